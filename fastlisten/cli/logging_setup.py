@@ -20,6 +20,7 @@ __all__ = [
     "JsonFormatter",
     "ProgramHandler",
     "log_unraisable",
+    "set_level",
     "set_up_logging",
     "set_worker",
 ]
@@ -198,6 +199,10 @@ class _LastResort(logging.Handler):
         self._target.handle(record)
 
 
+#: The loggers whose records are written.
+_LOGGERS = ("fastlisten", "asyncio", "py.warnings")
+
+
 def _lost(count: int) -> logging.LogRecord:
     """Return a record that says how many records were lost."""
     text = "%d log records lost: they could not be written"
@@ -228,12 +233,18 @@ def set_up_logging(level: str, form: Literal["text", "json"], stream: TextIO) ->
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(_TextFormatter())
-    for name in ("fastlisten", "asyncio", "py.warnings"):
+    for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.propagate = False
-        logger.setLevel(level.upper())
+    set_level(level)
     return handler
+
+
+def set_level(level: str) -> None:
+    """Change the lowest level that is logged; `level` as for `set_up_logging`."""
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(level.upper())
 
 
 def set_worker(handler: ProgramHandler, number: int) -> None:

@@ -1,4 +1,4 @@
-"""`fastlisten reload`: let a running server read its files again, and print what has changed.
+"""`fastlisten reload`: let a running server reload its configuration, and print what has changed.
 
 Rules of this file: the command line's side; the server does the work, as with SIGHUP.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from fastlisten.cli.control_client import FAILED, ControlClient
+from fastlisten.config.notation import quote
 
 __all__ = ["run"]
 
@@ -27,14 +28,19 @@ def run(client: ControlClient, out: TextIO, err: TextIO) -> int:
         ControlError: it failed.
     """
     found = client.ask("reload")["reload"]
-    for line in found["warnings"]:
+    for line in (*found["warnings"], *found["restart"], *found["new_code"]):
         print(f"warning: {line}", file=err)
     for line in found["problems"]:
         print(f"error: {line}", file=err)
-    for line in found["changed"]:
+    for id in found["added"]:
+        print(f"listener {quote(id)}: added", file=out)
+    for id in found["removed"]:
+        print(f"listener {quote(id)}: removed, draining", file=out)
+    for line in (*found["changed"], *found["certificates"]):
         print(line, file=out)
     if not found["succeeded"]:
+        print(found["summary"], file=err)
         return FAILED
-    if not found["changed"]:
+    if not any(found[kind] for kind in ("added", "removed", "changed", "certificates")):
         print("nothing has changed", file=out)
     return 0

@@ -15,7 +15,7 @@ from typing import TextIO
 from fastlisten import private_files
 from fastlisten.cli import account
 from fastlisten.cli.check import CONFIGURATION_ERROR, read_config
-from fastlisten.cli.logging_setup import set_up_logging
+from fastlisten.cli.logging_setup import set_level, set_up_logging
 from fastlisten.cli.program_signals import ProgramSignals
 from fastlisten.cli.server_loop import CANNOT_START, run_server
 from fastlisten.cli.startup_messages import StartupMessages
@@ -84,6 +84,7 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         return CONFIGURATION_ERROR
     messages.warnings(warnings)
     handler = set_up_logging(config.process["log.level"], config.process["log.format"], err)
+    server.reloaded = _reloaded
     try:
         if warning:
             log(logger, logging.WARNING, "configuration-warning", "%s", warning, error=warning)
@@ -94,6 +95,10 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         out.flush()
         os._exit(ended.code)
     return ended.code
+
+
+def _reloaded(config: Config) -> None:
+    set_level(config.process["log.level"])
 
 
 def _what_can_be_served(config: Config) -> tuple[Config, list[str]]:

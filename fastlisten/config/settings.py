@@ -50,6 +50,11 @@ class Bind:
     v6only: bool | None = None
     fd: int | None = None
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What identifies its socket, however the address is written."""
+        return (self.family, self.address, self.port, self.scope, self.v6only, self.fd)
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:

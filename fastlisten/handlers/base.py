@@ -57,6 +57,9 @@ class HandlerSettings:
         extra: other things that the server provides: ``control`` (its `runtime.control.Control`),
             ``accounts`` (the path of the file), ``postmaster`` (the name of an account) and
             ``app``. Programs that use a handler as a library may put anything here.
+        kept: what the handler leaves to its successor. If a reload makes a new handler for a
+            listener because settings have changed, and it is of the same class, it begins with a
+            copy of what its predecessor has put here, such as counters.
     """
 
     listener: str
@@ -70,6 +73,7 @@ class HandlerSettings:
     data_directory: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,9 @@ class ConnectionInfo:
 class Handler:
     """Base class of handlers.
 
-    One instance serves one listener in one worker process. A subclass overrides `connection`;
+    One instance serves one listener in one worker process. If a reload changes the listener's
+    settings, a new instance is started for new connections, and the former one is stopped when its
+    last connection has ended. A subclass overrides `connection`;
     everything else has a usable default. The class variables up to `options` describe the protocol
     if there is no `Protocol` object for it (handlers/protocol.py).
 

@@ -15,7 +15,7 @@ from fastlisten.handlers.registry import registered_handler
 from fastlisten.runtime.control import Control
 from fastlisten.runtime.handler_problem import handler_problem
 
-__all__ = ["handler_kind", "make_handler"]
+__all__ = ["handler_kind", "handler_settings", "make_handler"]
 
 
 def handler_kind(config: Config, settings: ListenerSettings) -> type[Handler]:
@@ -32,28 +32,21 @@ def handler_kind(config: Config, settings: ListenerSettings) -> type[Handler]:
         raise ConfigurationError([problem], config.warnings) from error
 
 
-def make_handler(
+def handler_settings(
     config: Config,
     settings: ListenerSettings,
-    kind: type[Handler] | None = None,
     starttls: TlsSettings | None = None,
     control: Control | None = None,
-) -> Handler:
-    """Make the handler of a listener.
+) -> HandlerSettings:
+    """Return what the handler of a listener is given.
 
     Args:
         config: the whole configuration.
         settings: the listener's.
-        kind: the handler's class; None to look it up.
         starttls: settings for STARTTLS, None if it is not available.
         control: the server's control, for handlers that manage the server.
-
-    Raises:
-        ConfigurationError: the handler cannot be found, rejects its settings or has none.
     """
-    if kind is None:
-        kind = handler_kind(config, settings)
-    given = HandlerSettings(
+    return HandlerSettings(
         listener=settings.id,
         protocol=settings.protocol,
         hostname=settings["hostname"],
@@ -71,6 +64,29 @@ def make_handler(
             "control": control,
         },
     )
+
+
+def make_handler(
+    config: Config,
+    settings: ListenerSettings,
+    kind: type[Handler] | None = None,
+    given: HandlerSettings | None = None,
+) -> Handler:
+    """Make the handler of a listener.
+
+    Args:
+        config: the whole configuration.
+        settings: the listener's.
+        kind: the handler's class; None to look it up.
+        given: what to give it; None: as `handler_settings`, without TLS and control.
+
+    Raises:
+        ConfigurationError: the handler cannot be found, rejects its settings or has none.
+    """
+    if kind is None:
+        kind = handler_kind(config, settings)
+    if given is None:
+        given = handler_settings(config, settings)
     try:
         handler = kind(given)
     except SettingError as error:

@@ -16,6 +16,10 @@
     DRAINING   no longer accepting; busy connections may finish, idle ones got a farewell
     CLOSED     all sockets and connections are closed
 
+`renew` gives a listener other settings while it is LISTENING or PAUSED: there is a new acceptor for
+each socket that needs one. The old one has no socket any more, and keeps its connections, with the
+settings and the handler that they began with, until the last one ends.
+
 Rules of this file: a listener does not depend on others; what concerns the whole process is in
 server.py and worker.py. The states FULL and TOTAL_FULL are read from the core.
 """
@@ -25,8 +29,10 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastlisten._arena import Places
@@ -60,6 +66,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionPolicy:
     """The settings of every connection of a listener.
 
@@ -72,20 +79,10 @@ class ConnectionPolicy:
         idle: seconds that a client may be silent after that; 0 for no limit.
     """
 
-    __slots__ = ("first_byte", "idle", "linger", "wait")
-
-    def __init__(
-        self,
-        *,
-        wait: bool = False,
-        linger: float = 0.0,
-        first_byte: float = 0.0,
-        idle: float = 0.0,
-    ) -> None:
-        self.wait = wait
-        self.linger = linger
-        self.first_byte = first_byte
-        self.idle = idle
+    wait: bool = False
+    linger: float = 0.0
+    first_byte: float = 0.0
+    idle: float = 0.0
 
 
 class Listener:
@@ -97,11 +94,12 @@ class Listener:
         sockets: bound, one per bind; the listener closes them.
         policy: the settings of each connection.
         tls: settings of TLS from the first byte; None without implicit TLS.
+        unused: called with a handler that `renew` has replaced, when its last connection has ended.
 
     Attributes:
         name: as given.
-        handler: as given.
-        sockets: as given.
+        handler: serves new connections.
+        sockets: those in use.
         addresses: what the sockets are bound to; set by `listen`, kept after they are closed.
     """
 
@@ -112,6 +110,7 @@ class Listener:
         sockets: Sequence[BoundSocket],
         policy: ConnectionPolicy,
         tls: TlsSettings | None = None,
+        unused: Callable[[Handler], object] | None = None,
     ) -> None:
         self.name = name
         self.handler = handler
@@ -119,7 +118,11 @@ class Listener:
         self.addresses: tuple[str, ...] = ()
         self._policy = policy
         self._tls = tls
-        self._acceptors: list[Acceptor] = []
+        self._unused = unused
+        self._engine: Engine | None = None
+        # Each with its handler; former ones until their last connection ends.
+        self._acceptors: dict[Acceptor, Handler] = {}
+        self._accepting: dict[socket.socket, Acceptor] = {}
         # Counts of closed acceptors, so that counters never decrease.
         self._retired_statistics: dict[str, int] = {}
         self._retired_errors: dict[int, int] = {}
@@ -132,9 +135,9 @@ class Listener:
     def state(self) -> State:
         """The current state."""
         if self._state is State.LISTENING:
-            if any(one.full for one in self._acceptors):
+            if any(one.full for one in self._accepting.values()):
                 return State.FULL
-            if any(one.total_reached for one in self._acceptors):
+            if any(one.total_reached for one in self._accepting.values()):
                 return State.TOTAL_FULL
         return self._state
 
@@ -145,7 +148,8 @@ class Listener:
         Also false if a socket no longer listens (another process may have shut it down). There is
         no state for that, because nobody asked for it.
         """
-        return self._state is State.LISTENING and not any(one.closed for one in self._acceptors)
+        closed = any(one.closed for one in self._accepting.values())
+        return self._state is State.LISTENING and not closed
 
     @property
     def waits(self) -> bool:
@@ -185,56 +189,122 @@ class Listener:
         """
         if self._state is not State.BOUND:
             raise RuntimeError(f'listener "{self.name}" is {self._state.value}, not bound')
+        self._engine, self._places = engine, places
+        self.addresses = tuple(bound.address for bound in self.sockets)
+        self._state = State.LISTENING
+        self._accept(self.sockets)
+
+    def _accept(self, sockets: Sequence[BoundSocket]) -> None:
+        """Accept on sockets with the current settings."""
+        assert self._engine is not None
         replies = CannedReplies.of(self.handler)
         handler = self.handler
-        self.addresses = tuple(bound.address for bound in self.sockets)
-        self._places = places
         kind: type[ConnectionAcceptor] = ConnectionAcceptor
         more: dict[str, Any] = {}
         if self._tls is not None:
             kind, more = TlsAcceptor, {"tls": self._tls}
-        for bound in self.sockets:
-            self._acceptors.append(
-                kind(
-                    engine,
-                    bound.sock,
-                    _factory(self.name, handler, self._tls is not None),
-                    server=self,
-                    listener=self.name,
-                    with_connection=True,
-                    places=places,
-                    options=bound.accepted if len(bound.accepted) else None,
-                    lazy=handler.lazy,
-                    server_first=handler.server_speaks_first,
-                    wait=self._policy.wait,
-                    greeting=replies.greeting,
-                    refusal=replies.refusal,
-                    overload=replies.overload,
-                    farewell_first_byte=replies.farewell_first_byte,
-                    farewell_idle=replies.farewell_idle,
-                    farewell_shutdown=replies.farewell_shutdown,
-                    linger=self._policy.linger,
-                    first_byte=self._policy.first_byte,
-                    idle=self._policy.idle,
-                    notice_loss=True,
-                    **more,
-                )
+        added: list[Acceptor] = []
+        for bound in sockets:
+            acceptor: Acceptor = kind(
+                self._engine,
+                bound.sock,
+                _factory(self.name, handler, self._tls is not None),
+                server=self,
+                listener=self.name,
+                with_connection=True,
+                places=self._places,
+                options=bound.accepted if len(bound.accepted) else None,
+                lazy=handler.lazy,
+                server_first=handler.server_speaks_first,
+                wait=self._policy.wait,
+                greeting=replies.greeting,
+                refusal=replies.refusal,
+                overload=replies.overload,
+                farewell_first_byte=replies.farewell_first_byte,
+                farewell_idle=replies.farewell_idle,
+                farewell_shutdown=replies.farewell_shutdown,
+                linger=self._policy.linger,
+                first_byte=self._policy.first_byte,
+                idle=self._policy.idle,
+                notice_loss=True,
+                **more,
             )
-        self._state = State.LISTENING
-        for acceptor in self._acceptors:
-            acceptor.resume()
+            self._acceptors[acceptor] = handler
+            self._accepting[bound.sock] = acceptor
+            added.append(acceptor)
+        if self._state is State.LISTENING:
+            for acceptor in added:
+                acceptor.resume()
+
+    def renew(
+        self,
+        handler: Handler,
+        sockets: Sequence[BoundSocket],
+        policy: ConnectionPolicy,
+        tls: TlsSettings | None,
+    ) -> None:
+        """Use other settings for new connections; open connections keep theirs.
+
+        Args:
+            handler: for new connections; may be the current one.
+            sockets: bound and listening; those in use that are not among them are closed.
+            policy: the settings of each new connection.
+            tls: settings of TLS from the first byte.
+        """
+        if self._state not in (State.LISTENING, State.PAUSED):
+            raise RuntimeError(f'listener "{self.name}" is {self._state.value}')
+        same = handler is self.handler and policy == self._policy and tls is self._tls
+        served = self._in_use(self.handler)
+        former = {bound.sock: bound for bound in self.sockets}
+        replaced, self.handler = self.handler, handler
+        self._policy, self._tls = policy, tls
+        self.sockets = tuple(sockets)
+        self.addresses = tuple(bound.address for bound in sockets)
+        other: list[BoundSocket] = []
+        for bound in sockets:
+            before = former.pop(bound.sock, None)
+            options = before and before.accepted.entries
+            if same and bound.sock in self._accepting and options == bound.accepted.entries:
+                continue
+            other.append(bound)
+        gone = tuple(former.values())
+        for bound in (*other, *gone):
+            self._stop_accepting(bound.sock)
+        close_all(gone)
+        self._accept(other)
+        if replaced is not handler and not served:  # else _retired has called it, or will
+            self._replaced(replaced)
+
+    def give_away(self, bound: BoundSocket) -> None:
+        """Stop accepting on a socket that another listener takes over; it stays open."""
+        self._stop_accepting(bound.sock)
+        self.sockets = tuple(one for one in self.sockets if one.sock is not bound.sock)
+
+    def _stop_accepting(self, sock: socket.socket) -> None:
+        acceptor = self._accepting.pop(sock, None)
+        if acceptor is not None:
+            acceptor.close()
+
+    def _in_use(self, handler: Handler) -> bool:
+        """Whether a handler has an acceptor, and so may have connections."""
+        return any(one is handler for one in self._acceptors.values())
+
+    def _replaced(self, handler: Handler) -> None:
+        """A handler that `renew` has replaced has no connections any more."""
+        if self._unused is not None:
+            self._unused(handler)
 
     def pause(self) -> None:
         """Stop accepting; new clients wait in the backlog, open connections stay open."""
         if self._state is State.LISTENING:
-            for acceptor in self._acceptors:
+            for acceptor in self._accepting.values():
                 acceptor.pause()
             self._state = State.PAUSED
 
     def resume(self) -> None:
         """Accept again after `pause`."""
         if self._state is State.PAUSED:
-            for acceptor in self._acceptors:
+            for acceptor in self._accepting.values():
                 acceptor.resume()
             self._state = State.LISTENING
 
@@ -252,24 +322,27 @@ class Listener:
             self._state = State.DRAINING
             self._drain_began = time.monotonic()
             acceptors = tuple(self._acceptors)
+            self._accepting.clear()
             if not acceptors:
                 self._finish()
                 return 0
             for acceptor in acceptors:
                 acceptor.close()
             close_all(self.sockets)
-            self._tell_handler()
+            self._tell_handlers()
         left = sum(acceptor.drain() for acceptor in tuple(self._acceptors))
         if left and time.monotonic() - self._drain_began > _CLOSE_NOTIFY_TIMEOUT:
             self._end_unanswered()
         return left
 
-    def _tell_handler(self) -> None:
-        try:
-            self.handler.drain()
-        except Exception:
-            # Not our code; the connections must be closed whatever it does.
-            logger.exception('listener "%s": its handler failed to drain', self.name)
+    def _tell_handlers(self) -> None:
+        handlers = {id(one): one for one in (self.handler, *self._acceptors.values())}
+        for handler in handlers.values():
+            try:
+                handler.drain()
+            except Exception:
+                # Not our code; the connections must be closed whatever it does.
+                logger.exception('listener "%s": its handler failed to drain', self.name)
 
     def _end_unanswered(self) -> None:
         """Close connections that are only waiting for their client's close_notify."""
@@ -295,8 +368,10 @@ class Listener:
         """Called by the core when the last connection of a closed acceptor has ended."""
         _add(self._retired_statistics, acceptor.statistics())
         _add(self._retired_errors, acceptor.accept_errors())
-        self._acceptors.remove(acceptor)
-        if not self._acceptors:
+        handler = self._acceptors.pop(acceptor)
+        if handler is not self.handler and not self._in_use(handler):
+            self._replaced(handler)
+        if self._state is State.DRAINING and not self._acceptors:
             self._finish()
 
     def _finish(self) -> None:

@@ -7,7 +7,7 @@ as text or JSON.
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from fastlisten.config import ListenerSettings
 from fastlisten.runtime.listener import Listener
@@ -18,11 +18,18 @@ __all__ = ["listening_lines"]
 Line = tuple[str, str, dict[str, object]]
 
 
-def listening_lines(worker: Worker) -> Iterator[Line]:
-    """Yield text, event and fields: a line per listener, then one for each note of a handler."""
+def listening_lines(worker: Worker, ids: Collection[str] | None = None) -> Iterator[Line]:
+    """Yield text, event and fields: a line per listener, then one for each note of a handler.
+
+    Args:
+        worker: accepts.
+        ids: of the listeners to include; None: all.
+    """
     notes: dict[str, list[str]] = {}  # with the listeners that each is about
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     for (settings, handler), listener in zip(worker.handlers, worker.listeners, strict=True):
+        if ids is not None and settings.id not in ids:
+            continue
         yield _line(settings, listener, most)
         for note in handler.notes():
             notes.setdefault(note, []).append(settings.id)

@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from fastlisten._arena import Arena, Places
 from fastlisten._tls import TlsSettings
@@ -28,12 +30,25 @@ from fastlisten.runtime.sockets.opening import BoundSocket, open_all
 from fastlisten.runtime.tls.certificates import Certificates, ReloadResult
 from fastlisten.runtime.tls.pem import FileRead, recorded, replayed
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "log_certificates"]
 
 logger = logging.getLogger("fastlisten")
 
 #: The package of our own handlers.
 _OWN = "fastlisten.handlers."
+
+
+@dataclass(slots=True)
+class Rows:
+    """The rows of a listener in the arena.
+
+    Attributes:
+        limit: that of its `max-connections`.
+        reserve: that of its reserve; meaningless if there is no total.
+    """
+
+    limit: int
+    reserve: int = 0
 
 
 class Plan:
@@ -43,14 +58,20 @@ class Plan:
     contexts are created here and not by the workers, so that all workers have the same keys for
     session tickets.
 
+    A reload makes a new plan, the successor of the one in use, and `commit`s it once everything
+    else has succeeded.
+
     Args:
         config: a loaded configuration.
+        former: the plan that this one is to replace.
 
     Attributes:
         config: as given.
         identity: the user to change to once the sockets are bound; None if that is not needed.
         certificates: the TLS contexts of the listeners.
         tls: the TLS settings of each listener that has TLS, by id.
+        rows: the listeners' rows in the arena, by id.
+        shared: the row of what the listeners share of the total, None if there is no total.
         notes: what the administrator should know about certificates and sockets, a sentence each.
         reload_succeeded: false if the last reload read something that could not be used.
 
@@ -61,29 +82,46 @@ class Plan:
         OSError: the data directory cannot be created.
     """
 
-    def __init__(self, config: Config) -> None:
+    certificates: Certificates
+
+    def __init__(self, config: Config, former: Plan | None = None) -> None:
         if unavailable := find_unavailable(config):
             raise ConfigurationError(unavailable, config.warnings)
         self.config = config
         self.identity = identity_of(config)
         _import_own_handlers(config)
         about_files: list[str] = []
+        before = None if former is None else former.certificates
         if self.identity is None:
-            self.certificates = Certificates(config)
+            self.certificates = Certificates(config, former=before)
         else:
             self.identity.make_directory(config)
             about_files = self.identity.check_files(config)
-            self.certificates = Certificates(config, owner=self.identity.acting)
+            self.certificates = Certificates(config, former=before, owner=self.identity.acting)
         self.tls: dict[str, TlsSettings] = {}
         for settings in config.listeners:
             context = self.certificates.context(settings.id)
             if context is not None:
-                self.tls[settings.id] = TlsSettings(
-                    context, handshake_timeout=settings["tls.timeout"]
-                )
+                same = None if former is None else former.tls.get(settings.id)
+                self.tls[settings.id] = _tls_settings(context, settings["tls.timeout"], same)
+        # Those of a successor are added later (`add_rows`).
+        count = len(config.listeners)
+        self.rows = {
+            settings.id: Rows(row, count + 1 + row) for row, settings in enumerate(config.listeners)
+        }
+        total = config.process["server.total-connections"]
+        self.shared = None if total is None else count
+        # Rows and reserves of listeners that are gone, while places of theirs are held.
+        self._leaving: list[tuple[int, int]] = []
         self._permission_warnings = permission_warnings(config)
         self.notes = [*self.certificates.notes, *self._permission_warnings, *about_files]
         self.reload_succeeded = True
+        self._told = frozenset(() if former is None else former.notes)
+
+    @property
+    def news(self) -> list[str]:
+        """The notes that the former plan did not have."""
+        return [note for note in self.notes if note not in self._told]
 
     def bind(self) -> list[BoundSocket]:
         """Create and bind the sockets of all listeners; `listen_all` makes them listen.
@@ -91,15 +129,20 @@ class Plan:
         Raises:
             StartError: with all failures; all sockets are closed.
         """
-        owner = (-1, -1) if self.identity is None else (self.identity.uid, self.identity.gid)
-        return open_all(self.config.listeners, self.notes, owner)
+        return open_all(self.config.listeners, self.notes, self.owner)
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """User and group of Unix sockets' files by default; -1 (chown(2)): those of the process."""
+        return (-1, -1) if self.identity is None else (self.identity.uid, self.identity.gid)
 
     def make_arena(self, members: int = 1) -> Arena:
         """Return the shared memory that counts the connections of all workers.
 
         It has a row for each listener, in the order of the configuration, with its
         `max-connections` as the limit. If there is a total, a row for what the listeners share of
-        it follows, and then a row for the reserve of each of them.
+        it follows, and then a row for the reserve of each of them. Reloads add rows and retire
+        them.
 
         Args:
             members: how many processes may use it at a time.
@@ -109,69 +152,153 @@ class Plan:
         """
         listeners = self.config.listeners
         limits = [settings["max-connections"] for settings in listeners]
-        total = self.config.process["server.total-connections"]
-        if total is not None:
-            reserves = [settings["reserve"] for settings in listeners]
-            limits += [total - sum(reserves), *reserves]
+        if self.shared is not None:
+            limits += [self._unreserved(), *(settings["reserve"] for settings in listeners)]
         arena = Arena(max(1, len(limits)), members)
         for row, limit in enumerate(limits):
             arena.places(row, 0).limit = limit
         return arena
 
-    def places(self, arena: Arena, member: int) -> list[Places]:
-        """Return what each listener counts its connections with, in one process.
+    def places(self, arena: Arena, member: int, listener: str) -> Places:
+        """Return what a listener counts its connections with, in one process.
 
         Args:
             arena: made by `make_arena`.
             member: the number of the process in the arena.
+            listener: the id.
         """
-        count = len(self.config.listeners)
-        found = [arena.places(row, member) for row in range(count)]
-        if self.config.process["server.total-connections"] is not None:
-            for row, places in enumerate(found):
-                places.count_total(count, count + 1 + row)
-        return found
+        rows = self.rows[listener]
+        places = arena.places(rows.limit, member)
+        if self.shared is not None:
+            places.count_total(self.shared, rows.reserve)
+        return places
 
-    def reload(self) -> ReloadResult:
-        """Read certificates and client CAs again, and log the result.
+    def _unreserved(self) -> int:
+        """Return how much of the total the listeners share."""
+        total: int = self.config.process["server.total-connections"]
+        reserves: list[int] = [settings["reserve"] for settings in self.config.listeners]
+        return total - sum(reserves) - sum(reserve for _, reserve in self._leaving)
 
-        If something cannot be used, what was loaded before stays in use. Each process that was
-        forked from the plan's has to call this itself.
+    # -- in place of a former plan
+
+    def add_rows(self, former: Plan, arena: Arena) -> None:
+        """Take the rows of a former plan, and add some to the arena for each new listener.
+
+        Raises:
+            OSError: memory ran out; no row was added.
+            ConfigurationError: the total, which cannot change, does not suffice.
         """
-        found = self.certificates.reload()
+        self.rows, self.shared, self._leaving = {}, former.shared, list(former._leaving)
+        if self.shared is not None and self._unreserved() < 1:
+            path = ("server", "total-connections")
+            text = "with the reserves of new listeners nothing is left of it; it needs a restart"
+            problem = self.config.problem(path, text)
+            raise ConfigurationError([problem], self.config.warnings)
+        try:
+            for settings in self.config.listeners:
+                rows = former.rows.get(settings.id)
+                if rows is None:
+                    rows = Rows(arena.add_row(settings["max-connections"]))
+                    self.rows[settings.id] = rows
+                    if self.shared is not None:
+                        rows.reserve = arena.add_row(settings["reserve"])
+                self.rows[settings.id] = rows
+        except BaseException:
+            self.drop_rows(former, arena)
+            raise
+
+    def drop_rows(self, former: Plan, arena: Arena) -> None:
+        """Undo `add_rows`."""
+        for id in self.rows.keys() - former.rows.keys():
+            rows = self.rows.pop(id)
+            arena.retire_row(rows.limit)
+            if rows.reserve:
+                arena.retire_row(rows.reserve)
+
+    def commit(self, former: Plan, arena: Arena) -> None:
+        """Use new limits and renewed certificates; retire the rows of listeners that are gone.
+
+        No worker may accept for these listeners any more. A limit that was changed while the server
+        runs stays as it is, unless its key has changed.
+        """
+        self.certificates.commit()
+        before = {settings.id: settings for settings in former.config.listeners}
+        for settings in self.config.listeners:
+            limit = settings["max-connections"]
+            known = before.pop(settings.id, None)
+            if known is not None and known["max-connections"] != limit:
+                arena.places(self.rows[settings.id].limit, 0).limit = limit
+        for id, gone in before.items():
+            rows = former.rows[id]
+            arena.retire_row(rows.limit)
+            if self.shared is not None:
+                self._leaving.append((rows.reserve, gone["reserve"]))
+        self.settle(arena)
+
+    def settle(self, arena: Arena) -> None:
+        """Give the reserves of listeners that are gone to all others, once nobody holds them."""
+        if self.shared is None:
+            return
+        left = [one for one in self._leaving if arena.places(one[0], 0).count]
+        for row in {row for row, _ in self._leaving} - {row for row, _ in left}:
+            arena.retire_row(row)
+        self._leaving = left
+        arena.places(self.shared, 0).limit = self._unreserved()
+
+    # -- certificates only, for several workers
+
+    def reload_files(self) -> dict[str, dict[str, str]]:
+        """Read certificates again; return the files, for `reload_from` in other processes."""
+        with recorded() as files:
+            self._renew_certificates(say=True)
+        return {path: dataclasses.asdict(read) for path, read in files.items()}
+
+    def reload_from(self, files: Mapping[str, Mapping[str, str]]) -> None:
+        """Read certificates again, from the files that another process has read.
+
+        It has logged the result. They may be readable only with privileges that this process does
+        not have.
+        """
+        with replayed({path: FileRead(**read) for path, read in files.items()}):
+            self._renew_certificates()
+
+    def _renew_certificates(self, *, say: bool = False) -> None:
+        """Read certificates and client CAs again; what cannot be used is reported and not used."""
+        successor = Certificates(self.config, former=self.certificates)
+        successor.commit()
+        self.certificates, found = successor, successor.found
         self.reload_succeeded = not found.problems
-        for problem in found.problems:
-            text = "%s; still using what was loaded before"
-            log(logger, logging.ERROR, "certificate-error", text, problem, **problem.fields)
-        for line in found.changed:
-            log(logger, logging.INFO, "certificate-changed", "%s", line)
-        for line in found.warnings:
-            log(logger, logging.WARNING, "certificate-warning", "%s", line, error=line)
-        before, self._permission_warnings = (
-            self._permission_warnings,
-            permission_warnings(self.config),
-        )
-        for line in self._permission_warnings:
+        if not say:
+            return
+        log_certificates(found)
+        before, now = self._permission_warnings, permission_warnings(self.config)
+        self._permission_warnings = now
+        for line in now:
             if line not in before:  # such as a renewed key with another mode
                 logger.warning("%s", line)
         if not (found.changed or found.problems):
             files = "1 file" if found.files == 1 else f"{found.files} files"
             logger.info("no changes in %s with certificates", files)
-        return found
 
-    def reload_files(self) -> dict[str, dict[str, str]]:
-        """Reload, and return the files that were read, for `reload_from` in other processes."""
-        with recorded() as files:
-            self.reload()
-        return {path: dataclasses.asdict(read) for path, read in files.items()}
 
-    def reload_from(self, files: Mapping[str, Mapping[str, str]]) -> None:
-        """Reload with the files that another process has read. It has logged the result.
+def log_certificates(found: ReloadResult) -> None:
+    """Log what a reload has found in the files with certificates."""
+    for problem in found.problems:
+        text = "%s; still using what was loaded before"
+        log(logger, logging.ERROR, "certificate-error", text, problem, **problem.fields)
+    for line in found.changed:
+        log(logger, logging.INFO, "certificate-changed", "%s", line)
+    for line in found.warnings:
+        log(logger, logging.WARNING, "certificate-warning", "%s", line, error=line)
 
-        They may be readable only with privileges that this process does not have.
-        """
-        with replayed({path: FileRead(**read) for path, read in files.items()}):
-            self.reload_succeeded = not self.certificates.reload().problems
+
+def _tls_settings(
+    context: ssl.SSLContext, timeout: float, former: TlsSettings | None
+) -> TlsSettings:
+    """Return TLS settings, the former ones if they are the same: handlers hold them."""
+    if former is not None and former.context is context and former.handshake_timeout == timeout:
+        return former
+    return TlsSettings(context, handshake_timeout=timeout)
 
 
 def _import_own_handlers(config: Config) -> None:

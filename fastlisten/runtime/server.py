@@ -7,11 +7,12 @@ sets up logging.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from fastlisten._arena import Arena
@@ -28,9 +29,11 @@ from fastlisten.runtime.listener import Listener
 from fastlisten.runtime.listening_lines import listening_lines
 from fastlisten.runtime.local_control import LocalControl
 from fastlisten.runtime.plan import Plan
+from fastlisten.runtime.reload.reloading import reload_worker
+from fastlisten.runtime.reload.report import ReloadReport
 from fastlisten.runtime.signal_actions import act_on_signal, handle_signals
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all
-from fastlisten.runtime.tls.certificates import Certificates, ReloadResult
+from fastlisten.runtime.tls.certificates import Certificates
 from fastlisten.runtime.tls.expiry_check import ExpiryCheck
 from fastlisten.runtime.worker import StoppedError, Worker
 
@@ -54,6 +57,7 @@ class Server:
     Attributes:
         config: as given.
         started: `startup` has succeeded.
+        reloaded: called with the configuration in use after each successful reload; may be set.
         control: monitors and controls the server while it runs.
 
     Raises:
@@ -64,6 +68,7 @@ class Server:
 
     config: Config
     started: bool
+    reloaded: Callable[[Config], object] | None
     control: Control
 
     def __init__(self, config: Config, *, control_socket: str = "") -> None:
@@ -79,17 +84,22 @@ class Server:
         self._control_server: ControlSocketServer | None = None
         # The working directory may change.
         self._config_path = os.path.realpath(config.file) if config.file else ""
+        self.reloaded = None
         try:
-            self._plan = Plan(config)
+            plan = Plan(config)
         except ConfigurationError as error:
             raise _with_missing_handlers(config, error) from None
-        self._worker = Worker(self._plan)
+        self._worker = Worker(plan)
         self.control = LocalControl(self._worker)
-        if self._plan.identity is None:
+        if self._worker.plan.identity is None:
             self._worker.make_handlers(self.control)
         self._arena: Arena | None = None
         self._member = 0
         self._expiry_check: ExpiryCheck | None = None
+        self._reloads: set[asyncio.Task[ReloadReport]] = set()
+        self._waiting: asyncio.Task[ReloadReport] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._hung_up = False
 
     # -- the three steps
 
@@ -109,15 +119,15 @@ class Server:
         worker = self._worker
         self._control_file = self._open_control_socket()
         try:
-            sockets = self._plan.bind()
+            sockets = self._worker.plan.bind()
             self._become_user(sockets)
             await worker.start(sockets)
             listen_all(sockets)
-            self._arena = self._plan.make_arena()
+            self._arena = self._worker.plan.make_arena()
             self._member = self._arena.join()
             worker.accept(self._arena, self._member)
             self.started = True
-            self._expiry_check = ExpiryCheck(self._plan.certificates)
+            self._expiry_check = ExpiryCheck(lambda: worker.plan.certificates)
             if self._control_file is not None:
                 served = ServedProcess(
                     self.control, self._reload_for, os.getpid(), self._config_path
@@ -125,6 +135,8 @@ class Server:
                 self._control_server = ControlSocketServer(self._control_file, served)
             for note in self.notes:
                 log(logger, logging.WARNING, "configuration-warning", "%s", note, error=note)
+            if self._hung_up:
+                self.reload()
         except BaseException:
             await worker.abandon()
             if self._expiry_check is not None:
@@ -146,6 +158,9 @@ class Server:
             return
         if self._expiry_check is not None:
             self._expiry_check.stop()
+        for one in self._reloads:
+            one.cancel()
+        await asyncio.gather(*self._reloads, return_exceptions=True)
         try:
             await self._worker.shutdown()
         finally:
@@ -161,10 +176,10 @@ class Server:
 
     def _become_user(self, sockets: Sequence[BoundSocket]) -> None:
         """Change the user, if one is configured, and only then make the handlers."""
-        if self._plan.identity is None:
+        if self._worker.plan.identity is None:
             return
         try:
-            self._plan.identity.drop()
+            self._worker.plan.identity.drop()
             self._worker.make_handlers(self.control)
         except BaseException:
             close_all(sockets)
@@ -180,7 +195,7 @@ class Server:
         """
         if not self._control_path:
             return None
-        identity = self._plan.identity
+        identity = self._worker.plan.identity
         owner = None if identity is None else (identity.uid, identity.gid)
         try:
             return ListeningFile(self._control_path, owner)
@@ -203,13 +218,13 @@ class Server:
     async def _reload_for(self, by: str) -> Mapping[str, object]:
         """Reload for a client of the control socket; return the answer."""
         log(logger, logging.INFO, "reload-requested", "reload requested by %s", by, by=by)
-        found = self.reload()
-        return {
-            "succeeded": not found.problems,
-            "changed": found.changed,
-            "warnings": found.warnings,
-            "problems": [str(problem) for problem in found.problems],
-        }
+        if not self._worker.stopping:
+            task = self.reload()
+            await asyncio.wait((task,))
+            if not task.cancelled() and task.exception() is None:
+                return task.result().plain()
+        text = "the server is stopping"
+        return ReloadReport(applied=False, file=self.config.file, problems=(text,)).plain()
 
     # -- around them
 
@@ -242,12 +257,59 @@ class Server:
         """Let `main_loop` return. With `at_once`, or if called again, `shutdown` does not wait."""
         self._worker.stop(at_once=at_once)
 
-    def reload(self) -> ReloadResult:
-        """Read certificates and client CAs again, and log the result."""
-        return self._plan.reload()
+    def reload(self, config: Config | None = None) -> asyncio.Task[ReloadReport]:
+        """Begin to reload the configuration: only what has changed is opened, closed or made anew.
+
+        Open connections go on with the settings that they began with. If the configuration cannot
+        be used, or an address cannot be bound, nothing changes.
+
+        Certificates and client CAs are read again too. Reloads run one after another; one that
+        has not begun yet is returned instead of another one that would read the same file.
+
+        Args:
+            config: the new configuration; None: the file of the present one, which is read again
+                (without a file, only certificates are).
+
+        Returns:
+            A task, which need not be awaited: everything is logged.
+
+        Raises:
+            RuntimeError: the server is not running.
+        """
+        if not self.started or self._worker.stopping:
+            raise RuntimeError("the server is not running")
+        if config is None and self._waiting is not None:
+            return self._waiting
+        task = asyncio.get_running_loop().create_task(self._reload(config))
+        self._reloads.add(task)
+        task.add_done_callback(self._reload_ended)
+        if config is None:
+            self._waiting = task
+        return task
+
+    async def _reload(self, config: Config | None) -> ReloadReport:
+        async with self._one_at_a_time:
+            if self._waiting is asyncio.current_task():
+                self._waiting = None
+            assert self._arena is not None
+            return await reload_worker(self._worker, self._arena, config, self._applied)
+
+    def _applied(self, config: Config) -> None:
+        self.config = config
+        if self.reloaded is not None:
+            self.reloaded(config)
+
+    def _reload_ended(self, task: asyncio.Task[ReloadReport]) -> None:
+        self._reloads.discard(task)
+        if self._waiting is task:
+            self._waiting = None
+        if not task.cancelled():
+            task.exception()  # StoppedError, which needs no words
 
     def receive(self, number: signal.Signals) -> None:
         """Do what a signal asks for: SIGTERM and SIGINT `stop`, SIGHUP `reload`; log the others."""
+        if number == signal.SIGHUP and not self.started:
+            self._hung_up = True
         act_on_signal(self, number)
 
     def signals(self) -> AbstractContextManager[None]:
@@ -264,17 +326,17 @@ class Server:
     @property
     def certificates(self) -> Certificates:
         """The TLS contexts of the listeners."""
-        return self._plan.certificates
+        return self._worker.plan.certificates
 
     @property
     def notes(self) -> list[str]:
         """What the administrator should know about certificates and sockets, a sentence each."""
-        return self._plan.notes
+        return self._worker.plan.notes
 
     @property
     def reload_succeeded(self) -> bool:
         """False if the last reload read something that could not be used; true before the first."""
-        return self._plan.reload_succeeded
+        return self._worker.plan.reload_succeeded
 
     @property
     def stopping(self) -> bool:

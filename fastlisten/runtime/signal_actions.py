@@ -38,23 +38,26 @@ class SignalTarget(Protocol):
         """Stop; close everything at once if it is already stopping."""
 
     def reload(self) -> object:
-        """Read certificates again."""
+        """Begin to reload the configuration."""
 
 
 def act_on_signal(server: SignalTarget, number: signal.Signals) -> None:
     """Do what a signal asks for, and log it.
 
-    SIGTERM and SIGINT stop the server, the second one at once. SIGHUP reloads it. Others have no
-    effect.
+    SIGTERM and SIGINT stop the server, the second one at once. SIGHUP reloads a server that is
+    running. Others have no effect.
     """
     if number in _STOPS:
         again = server.stopping
         _log(number, "closing at once" if again else "draining" if server.started else "stopping")
         server.stop()
-    elif number == signal.SIGHUP:
-        what = "reloading certificates; other configuration changes need a restart"
-        _log(number, what)
+    elif number == signal.SIGHUP and not server.started:
+        _log(number, "reloading when the start is complete")
+    elif number == signal.SIGHUP and not server.stopping:
+        _log(number, "reloading")
         server.reload()
+    elif number == signal.SIGHUP:
+        _log(number, "ignored while draining")
     else:
         _log(number, "ignored")
 

@@ -4,6 +4,8 @@
                     their modules    handlers  sockets   until   drain, then
                     are imported     are ready listen    stop()  handlers stop
 
+While it runs, a `Transition` (reload/transition.py) takes it to another plan.
+
 Rules of this file: the worker is given what it shares with other workers (bound sockets, the arena,
 its member number there). It opens no sockets, forks nothing, sends no signals, and does not know
 about other processes that serve the same listeners.
@@ -14,20 +16,22 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fastlisten._arena import Arena
 from fastlisten._core import Engine
+from fastlisten._tls import TlsSettings
 from fastlisten.config import ListenerSettings
 from fastlisten.errors import ConfigurationError, FastlistenError, Problem
-from fastlisten.handlers.base import Handler
+from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.log_events import log
 from fastlisten.loop.engines import engine_for
 from fastlisten.runtime.control import Control
 from fastlisten.runtime.drain import drain
-from fastlisten.runtime.handler_factory import handler_kind, make_handler
-from fastlisten.runtime.listener import ConnectionPolicy, Listener
+from fastlisten.runtime.handler_factory import handler_kind, handler_settings, make_handler
+from fastlisten.runtime.listener import ConnectionPolicy, Listener, State
 from fastlisten.runtime.plan import Plan
+from fastlisten.runtime.reload.loaded_code import LoadedCode
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all
 
 __all__ = ["StoppedError", "Worker"]
@@ -49,21 +53,33 @@ class Worker:
     Attributes:
         plan: as given.
         number: as given.
+        control: the server's control, for handlers that manage the server.
         handlers: the handlers with the settings of their listeners; set by `make_handlers`.
+        given: what the current handlers were given, by id of their listener.
         listeners: in the order of the configuration; set by `accept`.
+        code: the code of others that handlers have loaded.
         ended: `shutdown` has finished.
     """
 
     def __init__(self, plan: Plan, number: int = 0) -> None:
         self.plan = plan
         self.number = number
+        self.control: Control | None = None
         self.handlers: list[tuple[ListenerSettings, Handler]] = []
+        self.given: dict[str, HandlerSettings] = {}
         self.listeners: tuple[Listener, ...] = ()
+        self.code = LoadedCode()
         self.ended = False
         self._sockets: Sequence[BoundSocket] = ()
-        self._started: list[Handler] = []
+        # In order of start, by id(): a class of others may not be hashable.
+        self._started: dict[int, Handler] = {}
         self._engine: Engine | None = None
+        self._arena: Arena | None = None
+        self._member = 0
+        # Listeners that a reload has removed, until their last connection ends.
+        self._leaving: list[Listener] = []
         self._drains: set[asyncio.Task[None]] = set()
+        self._stops: set[asyncio.Task[None]] = set()
         self._stopping: asyncio.Event | None = None
         self._at_once: asyncio.Event | None = None
 
@@ -79,19 +95,23 @@ class Worker:
             ConfigurationError: with all handlers that cannot be found or reject their settings.
         """
         plan = self.plan
+        self.control = control
         problems: list[Problem] = []
         for settings in plan.config.listeners:
             try:
                 kind = handler_kind(plan.config, settings)
                 plan.certificates.set_alpn(settings.id, kind.alpn)
                 starttls = None if settings["tls.implicit"] else plan.tls.get(settings.id)
-                handler = make_handler(plan.config, settings, kind, starttls, control)
+                given = handler_settings(plan.config, settings, starttls, control)
+                handler = make_handler(plan.config, settings, kind, given)
                 self.handlers.append((settings, handler))
+                self.given[settings.id] = given
             except ConfigurationError as error:
                 problems += error.problems
         if problems:
             problems.sort(key=lambda problem: problem.line)
             raise ConfigurationError(problems, plan.config.warnings)
+        self.code.remember(plan.config.listeners)
 
     async def start(self, sockets: Sequence[BoundSocket]) -> None:
         """Start the handlers; afterwards the worker is ready to accept.
@@ -110,11 +130,17 @@ class Worker:
             # The port of a bind with port 0 is known only now.
             port = handler.settings.port or ports.get(settings.id, 0)
             handler.settings = dataclasses.replace(handler.settings, port=port)
-            await self._start_handler(handler, self._stopping)
-            self._started.append(handler)
+            await self.start_handler(handler)
 
-    async def _start_handler(self, handler: Handler, stopped: asyncio.Event) -> None:
-        """Start a handler; cancel that if `stop` is called. An application may start slowly."""
+    async def start_handler(self, handler: Handler) -> None:
+        """Start a handler; cancel that if `stop` is called. An application may start slowly.
+
+        Raises:
+            StoppedError: `stop` was called.
+            Exception: the handler raised it.
+        """
+        stopped = self._stopping
+        assert stopped is not None
         starting = asyncio.ensure_future(handler.start())
         stopping = asyncio.ensure_future(stopped.wait())
         try:
@@ -127,6 +153,7 @@ class Worker:
         if starting.cancelled() and stopped.is_set():
             raise StoppedError("stopped while starting")
         starting.result()
+        self._started[id(handler)] = handler
 
     def accept(self, arena: Arena, member: int) -> None:
         """Start accepting connections on sockets that are already listening.
@@ -138,23 +165,39 @@ class Worker:
         Raises:
             OSError: descriptors or memory ran out. `abandon` cleans up.
         """
-        engine = self._engine = engine_for(asyncio.get_running_loop())
-        engine.log_connections(logger.isEnabledFor(logging.DEBUG))
+        self._engine = engine_for(asyncio.get_running_loop())
+        self._arena, self._member = arena, member
+        self.log_connections()
         own: dict[str, list[BoundSocket]] = {settings.id: [] for settings, _ in self.handlers}
         for bound in self._sockets:
             own[bound.listener].append(bound)
-        self.listeners = tuple(
-            Listener(
-                settings.id,
-                handler,
-                own[settings.id],
-                _policy(settings),
-                self.plan.tls[settings.id] if settings["tls.implicit"] else None,
-            )
+        listeners = [
+            self._listener(self.plan, settings, handler, own[settings.id])
             for settings, handler in self.handlers
-        )
-        for listener, places in zip(self.listeners, self.plan.places(arena, member), strict=True):
-            listener.listen(engine, places)
+        ]
+        self.listeners = tuple(listeners)
+        for listener in listeners:
+            self._listen(self.plan, listener)
+
+    def log_connections(self) -> None:
+        """Log connections as the level of the package's logger says; call it when that changes."""
+        if self._engine is not None:
+            self._engine.log_connections(logger.isEnabledFor(logging.DEBUG))
+
+    def _listener(
+        self,
+        plan: Plan,
+        settings: ListenerSettings,
+        handler: Handler,
+        sockets: Sequence[BoundSocket],
+    ) -> Listener:
+        policy, tls = _policy(settings), _implicit_tls(plan, settings)
+        return Listener(settings.id, handler, sockets, policy, tls, self._stop_soon)
+
+    def _listen(self, plan: Plan, listener: Listener) -> None:
+        assert self._engine is not None
+        assert self._arena is not None
+        listener.listen(self._engine, plan.places(self._arena, self._member, listener.name))
 
     async def run(self) -> None:
         """Serve until `stop` is called."""
@@ -181,12 +224,14 @@ class Worker:
             what = _connections(count)
             log(logger, logging.INFO, "server-draining", text, what, timeout, **fields)
 
-        cut = await drain(self.listeners, timeout, at_once=self._at_once, waiting=waiting)
+        listeners = (*self.listeners, *self._leaving)
+        cut = await drain(listeners, timeout, at_once=self._at_once, waiting=waiting)
         if cut:
             text = "closed %s that had not finished"
             what = _connections(cut)
             log(logger, logging.WARNING, "connections-cut", text, what, count=cut)
-        failed = await self._stop_handlers([handler for _, handler in self.handlers])
+        await asyncio.gather(*self._stops)
+        failed = await self.stop_handlers(self._started.values())
         self._close_engine()
         self.ended = True
         if failed is not None:
@@ -198,13 +243,14 @@ class Worker:
             listener.drain()
         close_all(self._sockets)
         # Failures are only logged here; the caller raises what made the start fail.
-        await self._stop_handlers(self._started)
+        await self.stop_handlers(self._started.values())
         self._close_engine()
 
-    async def _stop_handlers(self, handlers: Sequence[Handler]) -> Exception | None:
+    async def stop_handlers(self, handlers: Iterable[Handler]) -> Exception | None:
         """Stop handlers, the last one first; return the last failure, which has been logged."""
         failed: Exception | None = None
-        for handler in reversed(handlers):
+        for handler in reversed(tuple(handlers)):
+            self._started.pop(id(handler), None)
             try:
                 await handler.stop()
             except Exception as error:
@@ -244,12 +290,20 @@ class Worker:
         """Return the listener with this id, None if there is none."""
         return next((one for one in self.listeners if one.name == id), None)
 
+    def is_drained(self, id: str) -> bool:
+        """Whether a listener was drained on request; only a restart opens it again."""
+        listener = self.listener(id)
+        return listener is not None and listener.state in (State.DRAINING, State.CLOSED)
+
     def drain_listener(self, listener: Listener) -> None:
         """Start draining one listener, and log when it is closed."""
         if listener.drain():
-            task = asyncio.get_running_loop().create_task(self._drain_listener(listener))
-            self._drains.add(task)
-            task.add_done_callback(self._drains.discard)
+            self._watch_drain(listener)
+
+    def _watch_drain(self, listener: Listener) -> None:
+        task = asyncio.get_running_loop().create_task(self._drain_listener(listener))
+        self._drains.add(task)
+        task.add_done_callback(self._drains.discard)
 
     async def _drain_listener(self, listener: Listener) -> None:
         timeout = self.plan.config.process["server.shutdown-timeout"]
@@ -261,6 +315,67 @@ class Worker:
             values = (name, _connections(cut), timeout)
             log(logger, logging.WARNING, "connections-cut", text, *values, **fields)
         log(logger, logging.INFO, "listener-closed", 'listener "%s": closed', name, listener=name)
+        if listener in self._leaving:
+            self._leaving.remove(listener)
+            self._stop_soon(listener.handler)
+            if self._arena is not None:
+                self.plan.settle(self._arena)
+
+    # -- to another plan (reload/transition.py)
+
+    def add(
+        self,
+        plan: Plan,
+        settings: ListenerSettings,
+        handler: Handler,
+        sockets: Sequence[BoundSocket],
+    ) -> Listener:
+        """Return a new listener, which accepts."""
+        listener = self._listener(plan, settings, handler, sockets)
+        self._listen(plan, listener)
+        return listener
+
+    def renew(
+        self,
+        listener: Listener,
+        plan: Plan,
+        settings: ListenerSettings,
+        handler: Handler,
+        sockets: Sequence[BoundSocket],
+    ) -> None:
+        """Let a listener accept with other settings."""
+        listener.renew(handler, sockets, _policy(settings), _implicit_tls(plan, settings))
+
+    def remove(self, listener: Listener) -> None:
+        """Close a listener's sockets and drain it; its handler is stopped when it is closed."""
+        if listener.state is State.CLOSED:  # it was drained on request
+            self._stop_soon(listener.handler)
+            return
+        self._leaving.append(listener)
+        if listener.state is not State.DRAINING:
+            listener.drain()
+            self._watch_drain(listener)
+
+    def adopt(
+        self,
+        plan: Plan,
+        handlers: list[tuple[ListenerSettings, Handler]],
+        given: Mapping[str, HandlerSettings],
+        listeners: Sequence[Listener],
+    ) -> None:
+        """Replace plan, handlers and listeners."""
+        self.plan, self.handlers, self.listeners = plan, handlers, tuple(listeners)
+        kept = {settings.id: self.given.get(settings.id) for settings, _ in handlers}
+        self.given = {id: one for id, one in kept.items() if one is not None} | dict(given)
+
+    def _stop_soon(self, handler: Handler) -> None:
+        """Stop a handler that no connection uses any more."""
+        task = asyncio.get_running_loop().create_task(self._stop_one(handler))
+        self._stops.add(task)
+        task.add_done_callback(self._stops.discard)
+
+    async def _stop_one(self, handler: Handler) -> None:
+        await self.stop_handlers((handler,))
 
 
 def _connections(count: int) -> str:
@@ -274,3 +389,7 @@ def _policy(settings: ListenerSettings) -> ConnectionPolicy:
         first_byte=settings["timeout.first-byte"] or 0.0,
         idle=settings["timeout.idle"] or 0.0,
     )
+
+
+def _implicit_tls(plan: Plan, settings: ListenerSettings) -> TlsSettings | None:
+    return plan.tls[settings.id] if settings["tls.implicit"] else None

@@ -197,7 +197,7 @@ def test_sighup_during_the_start_is_handled_after_it(
         until(lambda: one.program.addresses, "the start")
         until(lambda: "no changes in" in one.program.err, "the reload")
         assert one.program.stop() == 0
-        assert one.program.err.count("SIGHUP: reloading certificates") == 1
+        assert one.program.err.count("SIGHUP: reloading") == 1
 
 
 @WRAPPERS

@@ -223,13 +223,13 @@ async def test_certificate_expiry_and_reloads(tmp_path: Path) -> None:
             assert shown["default", "a"] == shown["default", "b"] == end.timestamp()
             # The file is unusable: the certificate in use stays.
             (tmp_path / "mail.crt").write_text("nothing")
-            server.reload()
+            await server.reload()
             values = samples(await scrape(client))
             assert values["fastlisten_config_last_reload_successful",] == 0
             assert values[name, "default", "a"] == end.timestamp()
             later = end + datetime.timedelta(days=90)
             write(tmp_path, chain.sign("mx.example.org", last=later))
-            server.reload()
+            await server.reload()
             values = samples(await scrape(client))
             assert values["fastlisten_config_last_reload_successful",] == 1
             assert values[name, "default", "a"] == later.timestamp()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.certificates import authority, table, write
 from support.config import MACHINE, listener_table
+from support.loops import on_loops
 
 from fastlisten.cli import check
 from fastlisten.config import load
@@ -168,15 +169,17 @@ def test_check_and_serve_warn(place: Path) -> None:
     assert Server(load(place / "mail.toml")).notes == [f"{expected}; chmod 0640"]
 
 
-def test_renewed_key_with_another_mode(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+@on_loops
+async def test_renewed_key_with_another_mode(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     (place / "password").chmod(0o644)
-    server = Server(load(place / "mail.toml"))
-    for mode, warned in ((0o604, 1), (0o604, 0), (0o600, 0), (0o604, 1)):
-        (place / "mail.key").chmod(mode)
-        caplog.clear()
-        server.reload()
-        found = [record.getMessage() for record in caplog.records if READ in record.getMessage()]
-        assert [line.partition(" ")[0] for line in found] == [f"{place}/mail.key"] * warned
+    async with Server(load(place / "mail.toml")) as server:
+        for mode, warned in ((0o604, 1), (0o604, 0), (0o600, 0), (0o604, 1)):
+            (place / "mail.key").chmod(mode)
+            caplog.clear()
+            assert (await server.reload()).succeeded
+            lines = [record.getMessage() for record in caplog.records]
+            found = [line.partition(" ")[0] for line in lines if READ in line]
+            assert found == [f"{place}/mail.key"] * warned
 
 
 def test_missing_and_special_files_are_skipped(place: Path) -> None:

@@ -6,12 +6,12 @@ import ssl
 from pathlib import Path
 
 from fastlisten.config import Config, loads
-from fastlisten.runtime.tls.certificates import Certificates
+from fastlisten.runtime.tls.certificates import Certificates, ReloadResult
 from fastlisten.runtime.tls.pem import KeyPair
 from support.certificates import shake, trusting_all
 from support.config import MACHINE
 
-__all__ = ["config", "der", "made", "shown"]
+__all__ = ["config", "der", "made", "renewed", "shown"]
 
 
 def config(directory: Path, text: str) -> Config:
@@ -22,6 +22,13 @@ def config(directory: Path, text: str) -> Config:
 
 def made(directory: Path, text: str) -> Certificates:
     return Certificates(config(directory, text))
+
+
+def renewed(it: Certificates) -> tuple[Certificates, ReloadResult]:
+    """Read the files of the same configuration again; return the successor, which is in use."""
+    successor = Certificates(it.config, former=it)
+    successor.commit()
+    return successor, successor.found
 
 
 def shown(

@@ -58,7 +58,12 @@ class HttpHandler(Handler):
     def __init__(self, settings: HandlerSettings) -> None:
         super().__init__(settings)
         self._values = self.settings.options
-        self._make = _application_maker(settings.extra.get("app"))
+        app = settings.extra.get("app")
+        name, self._make = settings.kept.get("app", (None, None))
+        if self._make is None or name != app:
+            self._make = _application_maker(app)
+            # A handler that a reload makes with other settings serves the same application.
+            settings.kept["app"] = (app, self._make)
         self._lifespan: Lifespan | None = None
         self._service: Service | None = None
 

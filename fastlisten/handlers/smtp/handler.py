@@ -86,7 +86,7 @@ class SmtpHandler(Handler):
             # connection is made at accept.
             self.greeting = b""
             self.lazy = False  # type: ignore[misc]  # read from the instance
-        self.counts: Counts = Counts()
+        self.counts: Counts = settings.kept.setdefault("counts", Counts())
         self.session_log = SessionLog(settings.listener, self.counts)
         self.max_received: int = self._values["max-received"]
         self.logs_dialogue: bool = self._values["log-dialogue"]

@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastlisten._core import OptionBatch
 from fastlisten.config import Bind, ListenerSettings, SocketSetting, socket_options
@@ -23,7 +24,17 @@ from fastlisten.runtime.sockets.inherited_descriptors import take_descriptor
 from fastlisten.runtime.sockets.option_inheritance import not_inherited
 from fastlisten.runtime.sockets.unix_files import bind_file, group_id, remove_file, user_id
 
-__all__ = ["BoundSocket", "listen_all", "open_all"]
+__all__ = [
+    "BoundSocket",
+    "Opening",
+    "SocketCalls",
+    "close_all",
+    "ipv4_wildcards",
+    "listen_all",
+    "open_all",
+    "socket_calls",
+    "socket_failure",
+]
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 _WORDS = {int(number): word for word, number in _FAMILIES.items()}
@@ -108,16 +119,11 @@ def open_all(
     opened: list[BoundSocket] = []
     failures: list[SocketFailure] = []
     listeners = tuple(listeners)
-    ipv4_wildcards = {
-        bind.port
-        for settings in listeners
-        for bind in settings.bind
-        if bind.family == "inet" and bind.wildcard and bind.port
-    }
+    wildcards = ipv4_wildcards(listeners)
     try:
         for settings in listeners:
             for bind in settings.bind:
-                opening = _Opening(settings, bind, ipv4_wildcards, owner)
+                opening = Opening(settings, bind, wildcards, owner)
                 bound = opening.open()
                 failures += opening.failures
                 if notes is not None:
@@ -144,7 +150,9 @@ def listen_all(sockets: Sequence[BoundSocket]) -> None:
             bound.sock.listen(bound.backlog)
         except OSError as error:
             failures.append(
-                _failure(bound.listener, bound.bind, "listen", error, bound.sock.getsockname())
+                socket_failure(
+                    bound.listener, bound.bind, "listen", error, bound.sock.getsockname()
+                )
             )
     if failures:
         close_all(sockets)
@@ -157,9 +165,10 @@ def close_all(sockets: Iterable[BoundSocket]) -> None:
         bound.close()
 
 
-def _failure(
+def socket_failure(
     listener: str, bind: Bind, operation: str, error: OSError, name: object = None
 ) -> SocketFailure:
+    """Return the failure of a system call; `name` is the address of the socket, if it matters."""
     text = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
         text += describe_holder(name)
@@ -170,20 +179,74 @@ def _failure(
     return SocketFailure(listener, bind.text, operation, "", error.errno or 0, text)
 
 
-class _Opening:
-    """Opens the socket of one bind; `failures` says what went wrong."""
+class SocketCalls(NamedTuple):
+    """The setsockopt calls for one socket.
+
+    Attributes:
+        before_bind: in this phase.
+        before_listen: in this phase.
+        accepted: for each accepted connection, including those that it does not inherit.
+    """
+
+    before_bind: list[SocketSetting]
+    before_listen: list[SocketSetting]
+    accepted: list[SocketSetting]
+
+    @property
+    def batch(self) -> OptionBatch:
+        """The calls for accepted connections."""
+        return OptionBatch([(one.call.level, one.call.name, one.packed) for one in self.accepted])
+
+
+def socket_calls(settings: ListenerSettings, sock: socket.socket) -> SocketCalls:
+    """Return the calls that a listener's settings ask for on one of its sockets."""
+    family = _WORDS.get(int(sock.family), "unix")
+    dual_stack = family == "inet6" and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    options = socket_options(settings, family, dual_stack)  # type: ignore[arg-type]
+    phases: dict[str, list[SocketSetting]] = {"bind": [], "listen": [], "accepted": []}
+    for one in options:
+        phases[one.call.phase].append(one)
+    accepted = phases["accepted"]
+    if family != "unix":
+        named = {(one.call.level, one.call.name) for one in accepted}
+        accepted += [
+            one
+            for one in not_inherited(family, dual_stack, phases["listen"])
+            if (one.call.level, one.call.name) not in named
+        ]
+    return SocketCalls(phases["bind"], phases["listen"], accepted)
+
+
+def ipv4_wildcards(listeners: Iterable[ListenerSettings]) -> set[int]:
+    """Return the ports that listeners bind on all IPv4 addresses."""
+    return {
+        bind.port
+        for settings in listeners
+        for bind in settings.bind
+        if bind.family == "inet" and bind.wildcard and bind.port
+    }
+
+
+class Opening:
+    """Opens the socket of one bind; `failures` says what went wrong.
+
+    Attributes:
+        beside: bind although another socket of this process has the address, with SO_REUSEPORT.
+    """
 
     def __init__(
         self,
         settings: ListenerSettings,
         bind: Bind,
-        ipv4_wildcards: set[int],
+        wildcards: set[int],
         owner: tuple[int, int],
     ) -> None:
         self.settings = settings
         self.bind = bind
         self.owner = owner
-        self.ipv4_wildcards = ipv4_wildcards
+        self.beside = False
+        self._configured = bind
+        self._ipv4_wildcards = wildcards
         self.failures: list[SocketFailure] = []
         self.notes: list[str] = []
 
@@ -195,34 +258,23 @@ class _Opening:
         unlink: tuple[str, int, int] | None = None
         try:
             sock.setblocking(False)
-            family = _WORDS.get(int(sock.family), "unix")
-            dual_stack = family == "inet6" and not sock.getsockopt(
-                socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
-            )
-            options = socket_options(self.settings, family, dual_stack)  # type: ignore[arg-type]
+            calls = socket_calls(self.settings, sock)
             if self.bind.family != "fd":
-                self._apply(sock, [one for one in options if one.call.phase == "bind"])
+                self._apply(sock, calls.before_bind)
+                if self.beside:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if not self.failures:
                     unlink = self._bind(sock)
-            inherited = [one for one in options if one.call.phase == "listen"]
-            self._apply(sock, inherited)
-            accepted = [one for one in options if one.call.phase == "accepted"]
-            if not self.failures and family != "unix":
-                named = {(one.call.level, one.call.name) for one in accepted}
-                accepted += [
-                    one
-                    for one in not_inherited(family, dual_stack, inherited)
-                    if (one.call.level, one.call.name) not in named
-                ]
+            self._apply(sock, calls.before_listen)
         except BaseException:
             sock.close()
             raise
         bound = BoundSocket(
             self.settings.id,
-            self.bind,
+            self._configured,
             sock,
             self.settings["socket.backlog"],
-            OptionBatch([(one.call.level, one.call.name, one.packed) for one in accepted]),
+            calls.batch,
             unlink,
         )
         if self.failures:
@@ -231,7 +283,7 @@ class _Opening:
         return bound
 
     def _fail(self, operation: str, error: OSError, name: object = None) -> None:
-        self.failures.append(_failure(self.settings.id, self.bind, operation, error, name))
+        self.failures.append(socket_failure(self.settings.id, self.bind, operation, error, name))
 
     def _create(self) -> socket.socket | None:
         bind = self.bind
@@ -260,7 +312,7 @@ class _Opening:
     def _fall_back(self) -> socket.socket | None:
         """Serve the IPv4 half of ``[::]`` on a host without IPv6."""
         bind = self.bind
-        if bind.port in self.ipv4_wildcards:
+        if bind.port in self._ipv4_wildcards:
             self._note("0.0.0.0 is already bound")
             return None
         self._note("bound to 0.0.0.0 instead")

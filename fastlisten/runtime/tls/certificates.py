@@ -1,7 +1,8 @@
 """The certificates of a configuration: loading, checking, sharing between listeners, reloading.
 
 Rules of this file: all problems are reported together, as made by certificate_problems.py. A
-certificate is checked before it is used.
+certificate is checked before it is used. A reload makes a new object from the one in use, and
+nothing changes until that is committed.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ __all__ = ["Certificates", "ReloadResult"]
 
 @dataclass(slots=True)
 class ReloadResult:
-    """The result of a reload.
+    """What has changed in files that were in use before.
 
     Attributes:
         changed: what new handshakes use from now on, a sentence each.
         warnings: what the administrator should know, a sentence each.
-        problems: what cannot be used; what was loaded before stays in use.
-        files: how many files were read.
+        problems: what cannot be used any more; what was loaded before stays in use.
+        files: how many of these files were read.
     """
 
     changed: list[str] = field(default_factory=list)
@@ -74,14 +75,23 @@ class _ContextGroup:
 class Certificates:
     """The TLS contexts of all listeners.
 
+    With `former` they replace those of a running server: listeners whose settings are the same keep
+    their contexts, with the keys of session tickets. Nothing that is in use changes before
+    `commit`. A file that was in use before and is now broken is no reason to refuse the
+    configuration: what was loaded stays in use, and `found` has the problem.
+
     Args:
         config: a loaded configuration.
         trial: write nothing; a new self-signed certificate is not kept.
+        former: the certificates that these replace.
         owner: returns a context in which the self-signed certificate is read or created, for the
             user that it belongs to.
 
     Attributes:
-        notes: what the administrator should know: expired and self-signed certificates.
+        config: as given.
+        notes: what the administrator should know about those that were not loaded before: expired
+            and self-signed certificates.
+        found: what has changed in the files of those that were.
 
     Raises:
         ConfigurationError: with everything that cannot be used.
@@ -92,13 +102,19 @@ class Certificates:
         config: Config,
         *,
         trial: bool = False,
+        former: Certificates | None = None,
         owner: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self._trial = trial
         self._owner = owner
         self._only_tried = False
+        self._former = former
+        self._replacements: list[
+            tuple[RenewableContext, ssl.SSLContext, dict[str, ssl.SSLContext]]
+        ] = []
         self.notes: list[str] = []
-        self._config = config
+        self.found = ReloadResult()
+        self.config = config
         self._reports = CertificateProblems(config)
         self._pairs: dict[CertificateId, KeyPair] = {}
         self._client_cas: dict[str, str] = {}
@@ -121,7 +137,7 @@ class Certificates:
     def context(self, listener: str) -> ssl.SSLContext | None:
         """Return the context for the connections of a listener, None if it has no TLS.
 
-        It is always the same object; `reload` changes which certificates it uses.
+        It is the same object after a reload, unless the listener's TLS settings have changed.
         """
         group = self._groups.get(listener)
         return None if group is None else self._live[group].context
@@ -152,12 +168,26 @@ class Certificates:
         """Return a warning for each certificate that is not valid now, or not for much longer."""
         return [line for id, pair in self._pairs.items() for line in self._reports.dates(id, pair)]
 
+    def commit(self) -> None:
+        """Use renewed files in new handshakes.
+
+        Open connections and the keys of session tickets are not affected.
+        """
+        for live, default, names in self._replacements:
+            live.replace(default, names)
+        self._replacements.clear()
+        self._former = None
+
     # -- loading
 
     def _load(self) -> None:
         problems: list[Problem] = []
+        renewed: set[CertificateId] = set()
+        new_cas: set[str] = set()
         for id in list(self._reports.users):
             try:
+                if self._renew(id, renewed):
+                    continue
                 pair = self._keep_self_signed() if id is SELF_SIGNED else self._read(id)
                 if pair is not None:
                     self._try(id, pair)
@@ -165,21 +195,83 @@ class Certificates:
                     self.notes += self._remarks(id, pair)
             except UnusableError as error:
                 problems.append(error.problem)
+        used = {} if self._former is None else self._former._pairs
+        for id in self._pairs.keys() & used.keys():
+            self.found.warnings += self._reports.dates(id, self._pairs[id])
         for path in dict.fromkeys(group.client_ca for group in self._groups.values()):
             try:
-                if path is not None:
+                if path is not None and not self._renew_client_ca(path, new_cas):
                     self._client_cas[path] = self._read_client_ca(path)
             except UnusableError as error:
                 problems.append(error.problem)
         for group in dict.fromkeys(() if problems else self._groups.values()):
+            live = None if self._former is None else self._former._live.get(group)
             try:
-                self._live[group] = RenewableContext(*self._contexts(group))
-                self.notes += self._unfit(group)
+                if live is None:
+                    self._live[group] = RenewableContext(*self._contexts(group))
+                    self.notes += self._unfit(group)
+                    continue
             except UnusableError as error:
                 problems.append(error.problem)
+                continue
+            self._live[group] = live
+            self._alpn[group] = self._former._alpn.get(group, ()) if self._former else ()
+            if renewed.isdisjoint(group.ids) and group.client_ca not in new_cas:
+                continue
+            try:
+                self._replacements.append((live, *self._contexts(group)))
+                self.found.warnings += self._unfit(group)
+            except UnusableError as error:
+                self.found.problems.append(error.problem)
         if problems:
             problems.sort(key=lambda problem: problem.line)
-            raise ConfigurationError(problems, self._config.warnings)
+            raise ConfigurationError(problems, self.config.warnings)
+
+    def _renew(self, id: CertificateId, renewed: set[CertificateId]) -> bool:
+        """Read the files of a certificate that is in use; return False if it was not in use."""
+        former = self._former
+        if former is None or (before := former._pairs.get(id)) is None:
+            return False
+        if id is SELF_SIGNED:
+            self._reports.self_signed_file = former._reports.self_signed_file
+        sources = self._reports.sources(id)
+        if sources != former._reports.sources(id):
+            return False
+        self._pairs[id] = before
+        files = len({*map(source_file, sources)} - {""})
+        if not files:
+            return True
+        self.found.files += files
+        try:
+            if (pair := self._read(id)) == before:
+                return True
+            self._try(id, pair)
+        except UnusableError as error:
+            self.found.problems.append(error.problem)
+            return True
+        self._pairs[id] = pair
+        renewed.add(id)
+        dates = f"valid until {pair.valid()[1]:%Y-%m-%d}"
+        text = f"{name_of(id)} has been replaced: {dates}, SHA-256 {fingerprint(pair.cert)}"
+        self.found.changed.append(text)
+        return True
+
+    def _renew_client_ca(self, path: str, renewed: set[str]) -> bool:
+        """Read a file of client CAs that is in use; return False if it was not in use."""
+        if self._former is None or (before := self._former._client_cas.get(path)) is None:
+            return False
+        self._client_cas[path] = before
+        self.found.files += 1
+        try:
+            if (text := self._read_client_ca(path)) == before:
+                return True
+        except UnusableError as error:
+            self.found.problems.append(error.problem)
+            return True
+        self._client_cas[path] = text
+        renewed.add(path)
+        self.found.changed.append(f"the client CAs in {path} have changed")
+        return True
 
     def _keep_self_signed(self) -> KeyPair | None:
         """Return the self-signed pair; None if it cannot be created but is not needed.
@@ -188,8 +280,8 @@ class Certificates:
             UnusableError: it cannot be created or read.
         """
         at_data_directory = self._reports.at_data_directory
-        directory = self._config.process["server.data-directory"]
-        hostname = self._config.process["server.hostname"]
+        directory = self.config.process["server.data-directory"]
+        hostname = self.config.process["server.hostname"]
         try:
             with self._owner():
                 kept = (try_to_keep if self._trial else keep)(directory, hostname)
@@ -217,7 +309,7 @@ class Certificates:
             key = "tls.implicit" if listener["tls.implicit"] else "tls.enable"
             if listener["tls.implicit"] or listener.origin(key) != "default":
                 raise UnusableError(
-                    self._config.problem(
+                    self.config.problem(
                         listener.path(key),
                         f"{self._none()}, and {why}{needed_by(users)}",
                         "true",
@@ -228,56 +320,7 @@ class Certificates:
             del self._groups[listener.id]
         self.notes.append(f"STARTTLS is not offered{needed_by(users)}: {self._none()}, and {why}")
 
-    # -- reloading
-
-    def reload(self) -> ReloadResult:
-        """Read all files again; new handshakes use what has changed and is valid.
-
-        Open connections and the keys of session tickets are not affected. What cannot be used is
-        reported, and what was loaded before stays in use.
-        """
-        found = ReloadResult()
-        renewed: set[CertificateId] = set()
-        new_cas: set[str] = set()
-        for id, before in list(self._pairs.items()):
-            if not (files := len({*map(source_file, self._reports.sources(id))} - {""})):
-                continue
-            found.files += files
-            try:
-                if (pair := self._read(id)) == before:
-                    continue
-                self._try(id, pair)
-            except UnusableError as error:
-                found.problems.append(error.problem)
-                continue
-            self._pairs[id] = pair
-            renewed.add(id)
-            dates = f"valid until {pair.valid()[1]:%Y-%m-%d}"
-            text = f"{name_of(id)} has been replaced: {dates}, SHA-256 {fingerprint(pair.cert)}"
-            found.changed.append(text)
-        found.warnings += self.date_warnings()
-        for path, known in list(self._client_cas.items()):
-            found.files += 1
-            try:
-                if (text := self._read_client_ca(path)) == known:
-                    continue
-            except UnusableError as error:
-                found.problems.append(error.problem)
-                continue
-            self._client_cas[path] = text
-            new_cas.add(path)
-            found.changed.append(f"the client CAs in {path} have changed")
-        for group, live in self._live.items():
-            if renewed.isdisjoint(group.ids) and group.client_ca not in new_cas:
-                continue
-            try:
-                live.replace(*self._contexts(group))
-                found.warnings += self._unfit(group)
-            except UnusableError as error:
-                found.problems.append(error.problem)
-        return found
-
-    # -- both
+    # -- files and contexts
 
     def _contexts(self, group: _ContextGroup) -> tuple[ssl.SSLContext, dict[str, ssl.SSLContext]]:
         """Return the contexts of a listener's certificates: the default one, and others by name."""
@@ -310,7 +353,7 @@ class Certificates:
         ]
 
     def _sharing(self, group: _ContextGroup) -> list[ListenerSettings]:
-        return [one for one in self._config.listeners if self._groups.get(one.id) == group]
+        return [one for one in self.config.listeners if self._groups.get(one.id) == group]
 
     def _read(self, id: CertificateId) -> KeyPair:
         read = []
@@ -332,7 +375,7 @@ class Certificates:
         try:
             return authorities(read_source(f"file://{path}"))
         except PemError as error:
-            users = [one for one in self._config.listeners if one["tls.client-ca"] == path]
+            users = [one for one in self.config.listeners if one["tls.client-ca"] == path]
             report = self._reports.at_listener(users, "tls.client-ca", str(error), quote(path))
             raise UnusableError(report) from None
 
@@ -356,6 +399,6 @@ class Certificates:
         return [f"{text}, {where}; SHA-256 {fingerprint(pair.cert)}", *dates]
 
     def _none(self) -> str:
-        if self._config.certificates:
+        if self.config.certificates:
             return "tls.certificate is not set, and there is no default certificate"
         return "no certificate is configured"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from fastlisten.log_events import log
 from fastlisten.runtime.tls.certificates import Certificates
@@ -23,10 +24,10 @@ class ExpiryCheck:
     """Checks certificates on the running loop until `stop`.
 
     Args:
-        certificates: those that are in use.
+        certificates: returns those that are in use; a reload replaces them.
     """
 
-    def __init__(self, certificates: Certificates) -> None:
+    def __init__(self, certificates: Callable[[], Certificates]) -> None:
         self._certificates = certificates
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(INTERVAL, self._check)
@@ -37,5 +38,5 @@ class ExpiryCheck:
 
     def _check(self) -> None:
         self._timer = self._loop.call_later(INTERVAL, self._check)
-        for line in self._certificates.date_warnings():
+        for line in self._certificates().date_warnings():
             log(logger, logging.WARNING, "certificate-warning", "%s", line, error=line)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.certificates import authority, rsa_key, shake, table, trusting_all, write
 from support.config import listener_table
-from support.configured_certificates import der, made, shown
+from support.configured_certificates import der, made, renewed, shown
 from support.without_cryptography import no_library  # noqa: F401  (a fixture)
 
 from fastlisten.errors import ConfigurationError
@@ -99,7 +99,8 @@ def test_alpn_protocols_are_those_of_the_handler(tmp_path: Path) -> None:
 
     assert (chosen("a"), chosen("b")) == ("smtp", None)
     write(tmp_path, authority().sign("renewed"))
-    assert it.reload().changed
+    it, found = renewed(it)
+    assert found.changed
     assert (chosen("a"), chosen("b")) == ("smtp", None)
 
 
@@ -114,7 +115,7 @@ def test_certificates_inline_by_file_and_by_name(tmp_path: Path) -> None:
     it = made(tmp_path, text)
     assert shown(it) == der(default)
     assert shown(it, "other.example") == der(other)
-    assert it.reload().files == 2
+    assert renewed(it)[1].files == 2
 
 
 # --- mistakes ---------------------------------------------------------------------------------
@@ -209,7 +210,7 @@ def test_self_signed_certificate_is_used_without_any_other(tmp_path: Path) -> No
     assert second.notes == first.notes
     assert shown(first) == shown(second)
     for it in (first, second):
-        found = it.reload()
+        _, found = renewed(it)
         assert (found.changed, found.problems, found.files) == ([], [], 1)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.certificates import authority, table, write
 from support.config import listener_table
-from support.configured_certificates import config, made
+from support.configured_certificates import config, made, renewed
 from support.loops import on_loops
 from support.management import listener
 from support.waiting import eventually
@@ -52,16 +52,16 @@ def test_warning_at_the_start(tmp_path: Path, left: dict[str, float], says: str)
 def test_no_warning_two_weeks_before(tmp_path: Path) -> None:
     write(tmp_path, expiring(days=14))
     it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
-    assert it.notes == it.date_warnings() == it.reload().warnings == []
+    assert it.notes == it.date_warnings() == renewed(it)[1].warnings == []
 
 
 def test_reload_warns_about_certificates_that_have_not_changed(tmp_path: Path) -> None:
     write(tmp_path, expiring(days=3))
     it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
-    found = it.reload()
+    successor, found = renewed(it)
     assert (found.changed, found.warnings) == ([], it.notes)
     write(tmp_path, expiring(days=60))
-    assert it.reload().warnings == []
+    assert renewed(successor)[1].warnings == []
 
 
 @on_loops

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.certificates import Authority, authority, rsa_key, shake, table, trusting_all, write
 from support.config import listener_table
-from support.configured_certificates import der, made, shown
+from support.configured_certificates import der, made, renewed, shown
 
 from fastlisten.runtime.tls.pem import fingerprint
 
@@ -21,7 +21,7 @@ V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 def test_reload_without_changes(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx"))
     it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
-    found = it.reload()
+    it, found = renewed(it)
     assert (found.changed, found.warnings, found.problems, found.files) == ([], [], [], 2)
 
 
@@ -31,18 +31,19 @@ def test_renewed_certificate_is_shown(tmp_path: Path, version: ssl.TLSVersion) -
     write(tmp_path, authority().sign("mx", key=rsa_key()))
     it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
     context = it.context("it")
-    for renewed in (authority().sign("mx"), authority().sign("mx", key=rsa_key())):
-        write(tmp_path, renewed)
-        found = it.reload()
+    for pair in (authority().sign("mx"), authority().sign("mx", key=rsa_key())):
+        write(tmp_path, pair)
+        it, found = renewed(it)
         assert (found.problems, found.warnings) == ([], [])
         (line,) = found.changed
         assert line == (
-            f'certificate "default" has been replaced: valid until {renewed.valid()[1]:%Y-%m-%d}, '
-            f"SHA-256 {fingerprint(renewed.cert)}"
+            f'certificate "default" has been replaced: valid until {pair.valid()[1]:%Y-%m-%d}, '
+            f"SHA-256 {fingerprint(pair.cert)}"
         )
         assert it.context("it") is context
-        assert shown(it, version=version) == der(renewed)
-        assert it.reload().changed == []
+        assert shown(it, version=version) == der(pair)
+        it, found = renewed(it)
+        assert found.changed == []
 
 
 def test_broken_renewal_changes_nothing(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_broken_renewal_changes_nothing(tmp_path: Path) -> None:
     it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
 
     def broken() -> str:
-        found = it.reload()
+        _, found = renewed(it)
         assert found.changed == []
         assert shown(it) == der(before)
         (problem,) = found.problems
@@ -59,16 +60,17 @@ def test_broken_renewal_changes_nothing(tmp_path: Path) -> None:
 
     key.unlink()
     assert broken() == 'mail.key": cannot be read: No such file or directory (listener "it")'
-    renewed = authority().sign("mx")
-    key.write_bytes(renewed.key)
+    pair = authority().sign("mx")
+    key.write_bytes(pair.key)
     message = 'the private key does not match the certificate (listener "it")'
     assert broken() == f'mail.key": {message}'
     cert.write_text("")
     assert broken() == 'mail.crt": it contains no PEM certificate (listener "it")'
     assert broken().startswith("mail.crt")
-    cert.write_bytes(renewed.cert)
-    assert len(it.reload().changed) == 1
-    assert shown(it) == der(renewed)
+    cert.write_bytes(pair.cert)
+    it, found = renewed(it)
+    assert len(found.changed) == 1
+    assert shown(it) == der(pair)
 
 
 def test_renewal_of_one_of_several(tmp_path: Path) -> None:
@@ -80,18 +82,18 @@ def test_renewal_of_one_of_several(tmp_path: Path) -> None:
     text += listener_table("it", f"tls.certificate = 'a'\ntls.sni = {names}")
     text += listener_table("c", "bind = '127.0.0.1:9'\ntls.certificate = 'c'")
     it = made(tmp_path, text)
-    renewed = authority().sign("c")
-    write(tmp_path, renewed, "c")
+    pair = authority().sign("c")
+    write(tmp_path, pair, "c")
     (tmp_path / "b.crt").unlink()
-    found = it.reload()
+    it, found = renewed(it)
     assert [line.partition(":")[0] for line in found.changed] == [
         'certificate "c" has been replaced'
     ]
     assert len(found.problems) == 1
     assert shown(it) == der(pairs["a"])
     assert shown(it, "b.example") == der(pairs["b"])
-    assert shown(it, "mx.c") == der(renewed)
-    assert shown(it, listener="c") == der(renewed)
+    assert shown(it, "mx.c") == der(pair)
+    assert shown(it, listener="c") == der(pair)
 
 
 def test_expired_renewal_is_used_with_a_warning(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_expired_renewal_is_used_with_a_warning(tmp_path: Path) -> None:
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     expired = authority().sign("mx", first=past - datetime.timedelta(days=9), last=past)
     write(tmp_path, expired)
-    found = it.reload()
+    it, found = renewed(it)
     (warning,) = found.warnings
     assert f"expired on {past:%Y-%m-%d}" in warning
     assert shown(it) == der(expired)
@@ -126,12 +128,14 @@ def test_client_authorities_are_added_and_removed(tmp_path: Path) -> None:
 
     assert (accepted(old), accepted(new)) == (True, False)
     file.write_bytes(old.pem + new.pem)
-    assert it.reload().changed == [f"the client CAs in {file} have changed"]
+    it, found = renewed(it)
+    assert found.changed == [f"the client CAs in {file} have changed"]
     assert (accepted(old), accepted(new)) == (True, True)
     file.write_bytes(new.pem)
-    assert len(it.reload().changed) == 1
+    it, found = renewed(it)
+    assert len(found.changed) == 1
     assert (accepted(old), accepted(new)) == (False, True)
     file.write_text("")
-    found = it.reload()
+    it, found = renewed(it)
     assert "it contains no PEM certificate" in str(found.problems[0])
     assert (accepted(old), accepted(new)) == (False, True)
