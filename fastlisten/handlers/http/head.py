@@ -156,7 +156,7 @@ class _Fields:
     """Collects the fields of a head from httptools.
 
     Attributes:
-        found: names in lower case, and values as they are, except for blanks before them.
+        found: names in lower case, and values without surrounding blanks.
     """
 
     __slots__ = ("found",)
@@ -169,7 +169,7 @@ class _Fields:
         self.found: list[tuple[bytes, bytes]] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.found.append((_LOWER.get(name) or name.lower(), value))
+        self.found.append((_LOWER.get(name) or name.lower(), value.rstrip(b" \t")))
 
 
 def find_end(data: bytes | bytearray, looked: int) -> int:
@@ -258,8 +258,6 @@ class HeadReader:
         found, self._fields.found = self._fields.found, []
         if lines.count(b"\r\n") != len(found) + 1:
             raise RequestError(400, "a line that is not one header field: folded, or a bare LF")
-        if lines.find(b" \r") >= 0 or lines.find(b"\t\r") >= 0:
-            return [(name, value.rstrip(b" \t")) for name, value in found]
         return found
 
 

@@ -25,7 +25,9 @@ __all__ = ["ResponseError", "ResponseHead", "field_of", "octets", "refusal"]
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE_OCTETS = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+#: The most digits of a Content-Length.
+_DIGITS = 18
 
 #: Statuses whose responses have no content: RFC 9110 15.3.5, 15.3.6, 15.4.5.
 _NO_CONTENT = frozenset((204, 205, 304))
@@ -76,16 +78,22 @@ class ResponseHead:
         self._dated = False
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
-            field, text = field_of(name, value)
-            if field not in _SPECIAL or self._keep(field, text):
-                lines += (field, b": ", text, b"\r\n")
+            if type(name) is bytes and type(value) is bytes and value.isascii():
+                # The same as field_of() for what is usual, without a call.
+                field, value = _name(name), value.strip(b" \t")
+                if not value.decode().isprintable():
+                    field, value = field_of(name, value)
+            else:
+                field, value = field_of(name, value)
+            if field not in _SPECIAL or self._keep(field, value):
+                lines += (field, b": ", value, b"\r\n")
         self._lines = lines
         self._left: int | None = self.length
 
     def _keep(self, field: bytes, value: bytes) -> bool:
         """Interpret a field; return whether it is sent as it is."""
         if field == b"content-length":
-            if not _LENGTH.fullmatch(value):
+            if not value.isdigit() or len(value) > _DIGITS:
                 raise ResponseError(f"the Content-Length {value!r} is not a number")
             if self.length is not None:
                 raise ResponseError("there are two Content-Length fields")
@@ -158,8 +166,7 @@ def field_of(name: Any, value: Any) -> tuple[bytes, bytes]:
     if type(name) is not bytes or type(value) is not bytes:
         name, value = octets(name), octets(value)
     field = _name(name)
-    plain = value.isascii() and value.decode("ascii").isprintable()
-    if not plain and value.translate(None, _VALUE_OCTETS):
+    if value.translate(None, _VALUE_OCTETS):
         raise ResponseError(f"the value of {field.decode()} contains a control character")
     return field, value.strip(b" \t")
 

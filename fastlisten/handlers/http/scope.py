@@ -35,7 +35,7 @@ def make_scope(
         state: what the application's lifespan has stored; copied.
     """
     raw_path, _, query = request.target.partition(b"?")
-    path = raw_path.decode("ascii")
+    path = raw_path.decode()
     return {
         "type": kind,
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -43,7 +43,7 @@ def make_scope(
         "server": server,
         "client": (info.peer, info.port) if info.peer else None,
         "scheme": _SCHEMES[kind][info.tls],
-        "method": request.method.decode("ascii"),
+        "method": request.method.decode(),
         "root_path": "",
         "path": unquote(path) if "%" in path else path,
         "raw_path": raw_path,
