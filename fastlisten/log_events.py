@@ -86,6 +86,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "worker-waits": ("worker",),
     "worker-killed": ("worker", "pid", "error"),
     "worker-hung": ("worker", "pid"),
+    "worker-back": ("worker", "pid"),
     "worker-given-up": ("worker", "code"),
     "restart-failed": ("worker",),
     "supervisor-gone": (),

@@ -1,7 +1,7 @@
 """The messages about a worker's life, on its channel.
 
     worker      ready     {}                     its handlers have started
-    supervisor  accept    {}                     take connections now
+    supervisor  accept    {"changes": {...}}     take connections now, except on paused listeners
     worker      serving   {"lines": [...]}       it does; what is served, for the first worker
     supervisor  stop      {"at_once": false}     drain and end; again with true: close everything
     worker      draining  {}                     somebody has sent it SIGTERM: it needs a successor

@@ -163,6 +163,10 @@ class WorkerControl:
             elif listener.state is State.PAUSED:
                 listener.resume()
 
+    async def report(self) -> None:
+        """Send what this worker has counted in the end, without having been asked."""
+        await self._answer({"id": 0, "method": "reports", "arguments": {}})
+
     async def _answer(self, body: Body) -> None:
         answer: Body = {"id": body["id"]}
         try:

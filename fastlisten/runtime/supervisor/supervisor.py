@@ -19,13 +19,14 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastlisten._arena import Arena
 from fastlisten.log_events import log
 from fastlisten.runtime.plan import Plan
+from fastlisten.runtime.reports import ServerReport
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all
 from fastlisten.runtime.supervisor.back_off import BackOff
 from fastlisten.runtime.supervisor.channel import (
@@ -35,6 +36,7 @@ from fastlisten.runtime.supervisor.channel import (
     ChannelError,
     Message,
 )
+from fastlisten.runtime.supervisor.heartbeat import HungWorkers
 from fastlisten.runtime.supervisor.lifecycle_messages import (
     ACCEPT,
     DRAINING,
@@ -42,6 +44,7 @@ from fastlisten.runtime.supervisor.lifecycle_messages import (
     RELOAD,
     SERVING,
 )
+from fastlisten.runtime.supervisor.supervisor_control import SupervisorControl
 from fastlisten.runtime.supervisor.worker_process import Ended, State, WorkerProcess
 
 __all__ = ["Line", "Supervisor", "WorkerStart"]
@@ -93,6 +96,7 @@ class _Slot:
         start_at: when to start a process, by the monotonic clock; None: not.
         back_off: the waits between crashes.
         given_up: its process could not start, and another one could not either.
+        restarts: how often its process has crashed and was replaced.
     """
 
     number: int
@@ -101,6 +105,7 @@ class _Slot:
     start_at: float | None = None
     back_off: BackOff = field(default_factory=BackOff)
     given_up: bool = False
+    restarts: int = 0
 
 
 class Supervisor:
@@ -114,6 +119,7 @@ class Supervisor:
 
     Attributes:
         started: the first worker serves.
+        control: monitors and controls all workers.
     """
 
     def __init__(
@@ -136,6 +142,10 @@ class Supervisor:
         self._stops = 0
         self._code: int | None = None
         self._rolling: list[_Slot] = []
+        self._hung = HungWorkers()
+        self.control = SupervisorControl(
+            self._send, self._listeners, self._report, self._close_sockets
+        )
 
     def run(self, signals: int) -> int:
         """Bind, serve until SIGTERM or SIGINT, drain.
@@ -190,6 +200,7 @@ class Supervisor:
         """Return the milliseconds until something is due, None if nothing is."""
         times = [one.kill_at for one in self._processes.values()]
         times += [one.start_at for one in self._slots]
+        times += [self.control.deadline, self._hung.deadline]
         due = [time for time in times if time is not None]
         if not due:
             return None
@@ -209,6 +220,22 @@ class Supervisor:
             if slot.start_at is not None and slot.start_at <= now and self._has_room():
                 slot.start_at = None
                 self._try_to_spawn(slot)
+        self.control.expire()
+        if self._hung.deadline <= now:
+            self._look_for_hung()
+
+    def _look_for_hung(self) -> None:
+        assert self._arena is not None
+        hung, back = self._hung.look(self._arena.heartbeats())
+        for process in self._processes.values():
+            if process.pid in hung:
+                text = (
+                    "worker %d (pid %d) does not react: its event loop has stood still for %.0f s"
+                )
+                seconds = self._hung.hung[process.pid]
+                self._log(logging.ERROR, "worker-hung", text, process, seconds)
+            if process.pid in back:
+                self._log(logging.INFO, "worker-back", "worker %d (pid %d) reacts again", process)
 
     # -- signals
 
@@ -250,6 +277,7 @@ class Supervisor:
         close_all(self._sockets)
 
     def _stop_process(self, process: WorkerProcess, *, at_once: bool = False) -> None:
+        self.control.retire(process.key)
         patience = 0.0 if at_once else self._plan.config.process["server.shutdown-timeout"]
         process.stop(patience + KILL_AFTER, at_once=at_once)
 
@@ -326,6 +354,7 @@ class Supervisor:
                 # What it has said last; its channel is closed on its side.
                 if process.polled:
                     self._take_messages(process)
+                self.control.remove(process.key)
                 process.channel.close()
                 self._process_ended(process, Ended.of(status))
         if not any(slot.successor for slot in self._slots):
@@ -358,6 +387,7 @@ class Supervisor:
         if ended.code in _FINAL:
             self._give_up(slot, ended)
             return
+        slot.restarts += not asked
         wait = slot.back_off.crashed(process.served)
         slot.start_at = time.monotonic() + wait
         if wait:
@@ -393,6 +423,7 @@ class Supervisor:
         except ChannelClosedError:
             # Its end is reported by SIGCHLD.
             process.polled = False
+            self.control.remove(process.key)
         except BadMessageError as error:
             text = "worker %d (pid %d) has sent a message that no worker sends: %s; killed"
             self._log(logging.ERROR, "worker-killed", text, process, error, error=str(error))
@@ -405,6 +436,8 @@ class Supervisor:
             BadMessageError: no worker would send that now.
         """
         kind, state = message.kind, process.state
+        if self.control.receive(process.key, kind, message.body):
+            return
         if kind == READY and state is State.STARTING:
             process.state = State.READY
             self._process_ready(process)
@@ -420,9 +453,11 @@ class Supervisor:
     def _process_ready(self, process: WorkerProcess) -> None:
         if not self.started:
             listen_all(self._sockets)
+        changes = self.control.changes()
+        self.control.add(process.key, process.number)
         # If it does not read its first message, it has ended or will be seen to hang.
         with contextlib.suppress(ChannelError):
-            process.channel.send(ACCEPT, {})
+            process.channel.send(ACCEPT, {"changes": changes})
 
     def _process_serves(self, process: WorkerProcess, lines: Sequence[Line]) -> None:
         self._log(logging.INFO, "worker-started", "worker %d (pid %d) serves", process)
@@ -443,6 +478,7 @@ class Supervisor:
 
     def _process_drains(self, process: WorkerProcess) -> None:
         """Replace a worker that somebody has told to stop."""
+        self.control.retire(process.key)
         process.state = State.DRAINING
         timeout = self._plan.config.process["server.shutdown-timeout"]
         process.kill_at = time.monotonic() + timeout + KILL_AFTER
@@ -451,6 +487,38 @@ class Supervisor:
             slot.process, slot.successor = slot.successor, None
             if slot.process is None:
                 slot.start_at = time.monotonic()
+
+    # -- for the control of all workers
+
+    def _send(self, key: int, kind: str, body: Mapping[str, Any]) -> None:
+        """Send a worker a message.
+
+        Raises:
+            ChannelError: it does not read, or has ended.
+        """
+        for process in self._processes.values():
+            if process.key == key:
+                process.channel.send(kind, body)
+                return
+        raise ChannelClosedError("the process has ended")
+
+    def _listeners(self) -> Collection[str]:
+        return [settings.id for settings in self._plan.config.listeners]
+
+    def _report(self) -> ServerReport:
+        plan = self._plan
+        hung = [one.number for one in self._processes.values() if one.pid in self._hung.hung]
+        return ServerReport(
+            {slot.number: slot.restarts for slot in self._slots},
+            plan.reload_succeeded,
+            plan.certificates.expiry(),
+            tuple(hung),
+        )
+
+    def _close_sockets(self, listener: str) -> None:
+        """Close the sockets of a listener that the workers drain: nobody accepts any more."""
+        close_all([bound for bound in self._sockets if bound.listener == listener])
+        self._sockets = [bound for bound in self._sockets if bound.listener != listener]
 
     # -- while it runs
 

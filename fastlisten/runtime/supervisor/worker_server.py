@@ -20,10 +20,10 @@ from typing import Any
 
 from fastlisten.log_events import log
 from fastlisten.runtime.listening_lines import listening_lines
-from fastlisten.runtime.local_control import LocalControl
 from fastlisten.runtime.signal_actions import handle_signals
 from fastlisten.runtime.sockets.opening import close_all
 from fastlisten.runtime.supervisor.channel import ChannelClosedError, ChannelError, Message
+from fastlisten.runtime.supervisor.heartbeat import Heartbeat
 from fastlisten.runtime.supervisor.lifecycle_messages import (
     ACCEPT,
     DRAINING,
@@ -32,7 +32,9 @@ from fastlisten.runtime.supervisor.lifecycle_messages import (
     SERVING,
     STOP,
 )
+from fastlisten.runtime.supervisor.remote_control import RemoteControl, WorkerControl
 from fastlisten.runtime.supervisor.supervisor import WorkerStart
+from fastlisten.runtime.supervisor.worker_requests import ANSWER, REQUEST
 from fastlisten.runtime.worker import StoppedError, Worker
 
 __all__ = ["WorkerServer"]
@@ -66,7 +68,11 @@ class WorkerServer:
         self._accept: asyncio.Event | None = None
         self._stopped = False
         self._terminated = 0
-        self._worker.make_handlers(LocalControl(self._worker))
+        self._heartbeat: Heartbeat | None = None
+        self._changes: dict[str, Any] = {}
+        self._control = WorkerControl(self._channel.send, self._worker)
+        self._remote = RemoteControl(self._channel.send, self._control.local)
+        self._worker.make_handlers(self._remote)
 
     # -- the three steps
 
@@ -90,7 +96,9 @@ class WorkerServer:
             if self._stopped:
                 raise StoppedError("stopped while starting")
             self._member = self._start.arena.join()
+            self._heartbeat = Heartbeat(self._start.arena, self._member)
             worker.accept(self._start.arena, self._member)
+            self._control.apply(self._changes)
             self.started = True
             self._send(SERVING, {"lines": list(listening_lines(worker))})
         except BaseException:
@@ -108,6 +116,7 @@ class WorkerServer:
             return
         try:
             await self._worker.shutdown()
+            await self._control.report()
         finally:
             # Even if a handler raised an exception: everything else has been shut down.
             self._leave()
@@ -115,6 +124,8 @@ class WorkerServer:
     def _leave(self) -> None:
         asyncio.get_running_loop().remove_reader(self._channel.fileno())
         close_all(self._start.sockets)
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         if self._member is not None:
             member, self._member = self._member, None
             self._start.arena.heal(member)
@@ -139,7 +150,12 @@ class WorkerServer:
     def _take_message(self, message: Message) -> None:
         if message.kind == ACCEPT:
             assert self._accept is not None
+            self._changes = message.body["changes"]
             self._accept.set()
+        elif message.kind == REQUEST:
+            self._control.receive(message.body)
+        elif message.kind == ANSWER:
+            self._remote.receive(message.body)
         elif message.kind == STOP:
             at_once = bool(message.body["at_once"])
             if at_once or not self._stopped:
