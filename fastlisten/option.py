@@ -15,8 +15,8 @@ __all__ = ["Option", "Origin", "Reload", "SocketOption"]
 #: Where a value comes from.
 Origin = Literal["default", "server", "listener"]
 
-#: How a changed value takes effect: on the running listener, with a new socket, or in a new
-#: process.
+#: What a reload does with a changed value: it is used for new connections, it is used with a new
+#: socket, or the old one stays in use until a restart.
 Reload = Literal["live", "rebind", "restart"]
 
 

@@ -150,7 +150,8 @@ def _table(rows: Iterable[_Row], protocols: Sequence[Protocol]) -> str:
         value = describe(row)
         if row.unit and row.unit not in value and row.kind != "duration":
             value += f" ({row.unit})"
-        cells = (f"`{key}`", value, _default(row, protocols), place, _RELOAD[row.reload], text)
+        reload = _RELOAD[row.reload] if row.available else "-"
+        cells = (f"`{key}`", value, _default(row, protocols), place, reload, text)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 

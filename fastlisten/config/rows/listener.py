@@ -40,7 +40,6 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         text="The listener's protocol: one of those above, one registered by an installed package, "
         "or, with `handler`, any name.",
         scopes=("listener",),
-        reload="rebind",
         extra={"default-text": "required"},
     ),
     Option(
@@ -49,7 +48,6 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         default=None,
         text="The handler class to use instead of the protocol's own.",
         scopes=("listener",),
-        reload="restart",
     ),
     Option(
         key="forward",
@@ -65,7 +63,6 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         default=None,
         text="The ASGI application to serve, or, with `()` at the end, a function that returns it.",
         scopes=("listener",),
-        reload="restart",
         extra={"factory": True, "default-text": "the management of this server"},
     ),
     Option(
@@ -123,7 +120,6 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         kind="boolean",
         default=True,
         text="Enable TLS: STARTTLS, if the protocol has it.",
-        reload="rebind",
     ),
     Option(
         key="tls.implicit",
@@ -131,7 +127,6 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         default=False,
         text="TLS from the first byte; on a listener it overrides an inherited `tls.enable = "
         "false`.",
-        reload="rebind",
     ),
     Option(
         key="tls.certificate",

@@ -38,7 +38,6 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         kind="boolean",
         default=True,
         text="Bind even if connections of an earlier process linger on the port (SO_REUSEADDR).",
-        reload="rebind",
         sockets=(SocketOption("ip", "bind", _SOL, socket.SO_REUSEADDR, "SO_REUSEADDR"),),
     ),
     Option(
@@ -47,7 +46,9 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         default=False,
         text="Give each worker an accept queue of its own, balanced by the kernel (SO_REUSEPORT), "
         "instead of one that all share.",
-        reload="rebind",
+        # Each worker needs its socket from the start, and what is bound with the option stays open
+        # to other programs' sockets.
+        reload="restart",
         sockets=(SocketOption("ip", "bind", _SOL, socket.SO_REUSEPORT, "SO_REUSEPORT"),),
     ),
     Option(
@@ -55,7 +56,6 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         kind="boolean",
         default=False,
         text="Allow addresses that no interface has yet (IP_FREEBIND, IPV6_FREEBIND).",
-        reload="rebind",
         sockets=(
             SocketOption("inet", "bind", _IP, _IP_FREEBIND, "IP_FREEBIND"),
             SocketOption("inet6", "bind", _IPV6, _IPV6_FREEBIND, "IPV6_FREEBIND"),
@@ -233,7 +233,6 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         kind="mode",
         default=None,
         text="Permission bits of a `unix:` socket's file, in octal; if not set, the umask decides.",
-        reload="rebind",
         extra={"optional": True},
     ),
     Option(
@@ -241,13 +240,11 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         kind="string",
         default=None,
         text="Owner of a `unix:` socket's file.",
-        reload="rebind",
     ),
     Option(
         key="socket.group",
         kind="string",
         default=None,
         text="Group of a `unix:` socket's file.",
-        reload="rebind",
     ),
 )

@@ -21,6 +21,7 @@ _OPTIONS: tuple[Option, ...] = (
         choices=("auto", "on", "off"),
         text="ASGI lifespan, which tells the application of startup and shutdown: `auto`: if the "
         "application supports it; `on`: it must; `off`: never.",
+        # An application has one lifespan, which is running.
         reload="restart",
     ),
     Option(
@@ -33,7 +34,6 @@ _OPTIONS: tuple[Option, ...] = (
         maximum=1024 * 1024,
         unit="bytes",
         text="The largest request head, from the method to the empty line; larger ones get 431.",
-        reload="restart",
     ),
     Option(
         key="max-body-size",
@@ -44,7 +44,6 @@ _OPTIONS: tuple[Option, ...] = (
         unit="bytes",
         text="The largest request body and the largest WebSocket message; larger bodies get 413. "
         "`false`: no limit for bodies, and 16 MiB for WebSocket messages.",
-        reload="restart",
         extra={"optional": True},
     ),
     Option(
@@ -55,7 +54,6 @@ _OPTIONS: tuple[Option, ...] = (
         maximum=3600,
         unit="seconds",
         text="Time limit for receiving a request head, from its first byte; then 408.",
-        reload="restart",
     ),
     Option(
         key="allowed-hosts",
@@ -64,7 +62,6 @@ _OPTIONS: tuple[Option, ...] = (
         text="Values of the Host header that the management interface accepts besides "
         "`server.hostname`, `localhost`, loopback addresses and the address that the client "
         "connected to; other applications must check the header themselves.",
-        reload="restart",
     ),
     Option(
         key="trusted-proxies",
@@ -72,7 +69,6 @@ _OPTIONS: tuple[Option, ...] = (
         default=(),
         text="Proxies whose headers `Forwarded`, `X-Forwarded-For` and `X-Forwarded-Proto` say who "
         "the client is and whether it uses TLS: networks, or `unix` for those on Unix sockets.",
-        reload="restart",
         extra={"unix": True},
     ),
     Option(
@@ -80,7 +76,6 @@ _OPTIONS: tuple[Option, ...] = (
         kind="boolean",
         default=True,
         text="Log each request (at `info`).",
-        reload="restart",
     ),
 )
 

@@ -10,6 +10,7 @@ it concerns. Secrets are compared, but not shown.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -147,6 +148,10 @@ def _process(old: Config, new: Config) -> tuple[dict[str, Any], list[Change]]:
     changes = []
     for row in new.process_options:
         before, after = old.process[row.key], new.process[row.key]
+        if row.key == "server.accounts" and new.origin(row.key) == "default":
+            # It is in the data directory, which stays the same.
+            directory = old.process["server.data-directory"]
+            after = values[row.key] = os.path.join(directory, os.path.basename(after))
         if before == after:
             continue
         if row.reload == "restart":

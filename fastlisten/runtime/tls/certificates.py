@@ -182,11 +182,9 @@ class Certificates:
 
     def _load(self) -> None:
         problems: list[Problem] = []
-        renewed: set[CertificateId] = set()
-        new_cas: set[str] = set()
         for id in list(self._reports.users):
             try:
-                if self._renew(id, renewed):
+                if self._renew(id):
                     continue
                 pair = self._keep_self_signed() if id is SELF_SIGNED else self._read(id)
                 if pair is not None:
@@ -200,7 +198,7 @@ class Certificates:
             self.found.warnings += self._reports.dates(id, self._pairs[id])
         for path in dict.fromkeys(group.client_ca for group in self._groups.values()):
             try:
-                if path is not None and not self._renew_client_ca(path, new_cas):
+                if path is not None and not self._renew_client_ca(path):
                     self._client_cas[path] = self._read_client_ca(path)
             except UnusableError as error:
                 problems.append(error.problem)
@@ -216,7 +214,7 @@ class Certificates:
                 continue
             self._live[group] = live
             self._alpn[group] = self._former._alpn.get(group, ()) if self._former else ()
-            if renewed.isdisjoint(group.ids) and group.client_ca not in new_cas:
+            if self._is_same(group):
                 continue
             try:
                 self._replacements.append((live, *self._contexts(group)))
@@ -227,7 +225,18 @@ class Certificates:
             problems.sort(key=lambda problem: problem.line)
             raise ConfigurationError(problems, self.config.warnings)
 
-    def _renew(self, id: CertificateId, renewed: set[CertificateId]) -> bool:
+    def _is_same(self, group: _ContextGroup) -> bool:
+        """Whether what listeners use has the same content as before."""
+        former = self._former
+        return former is not None and all(
+            [
+                *(self._pairs[id] == former._pairs.get(id) for id in group.ids),
+                group.client_ca is None
+                or self._client_cas[group.client_ca] == former._client_cas.get(group.client_ca),
+            ]
+        )
+
+    def _renew(self, id: CertificateId) -> bool:
         """Read the files of a certificate that is in use; return False if it was not in use."""
         former = self._former
         if former is None or (before := former._pairs.get(id)) is None:
@@ -250,13 +259,12 @@ class Certificates:
             self.found.problems.append(error.problem)
             return True
         self._pairs[id] = pair
-        renewed.add(id)
         dates = f"valid until {pair.valid()[1]:%Y-%m-%d}"
         text = f"{name_of(id)} has been replaced: {dates}, SHA-256 {fingerprint(pair.cert)}"
         self.found.changed.append(text)
         return True
 
-    def _renew_client_ca(self, path: str, renewed: set[str]) -> bool:
+    def _renew_client_ca(self, path: str) -> bool:
         """Read a file of client CAs that is in use; return False if it was not in use."""
         if self._former is None or (before := self._former._client_cas.get(path)) is None:
             return False
@@ -269,7 +277,6 @@ class Certificates:
             self.found.problems.append(error.problem)
             return True
         self._client_cas[path] = text
-        renewed.add(path)
         self.found.changed.append(f"the client CAs in {path} have changed")
         return True
 
