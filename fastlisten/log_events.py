@@ -105,6 +105,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "setting-changed": ("listener", "key", "value"),
     "restart-needed": ("listener", "key", "value"),
     "reload-failed": ("file", "error"),
+    "not-notified": ("error",),
     "certificate-changed": (),
     "certificate-warning": ("error",),
     "certificate-error": ("key", "value", "line", "error"),

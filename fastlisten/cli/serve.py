@@ -30,6 +30,7 @@ from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.handler_factory import make_handler
 from fastlisten.runtime.privileges import PrivilegesError
 from fastlisten.runtime.server import Server
+from fastlisten.runtime.service_manager import ServiceManager
 from fastlisten.runtime.tls.self_signed import MissingLibraryError, check_possible
 
 __all__ = ["run"]
@@ -73,7 +74,7 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         if file is None:
             _make_default_account(config, out)
         with collector_paused():
-            server = Server(config, control_socket=default_path(config))
+            server = Server(config, control_socket=default_path(config), manager=ServiceManager())
         warning = raise_descriptor_limit(config)
     except (OSError, PrivilegesError) as error:
         messages.warnings(warnings)

@@ -1,7 +1,7 @@
 """Finds settings that this version of the server does not support.
 
 Rules of this file: it reads `available` and `inert` of the rows and has no list of its own, except
-for what is not the value of a row: protocols without a handler and kinds of bind.
+for what is not the value of a row: protocols without a handler.
 """
 
 from __future__ import annotations
@@ -58,11 +58,10 @@ def _of_listener(listener: ListenerSettings) -> list[tuple[KeyPath, str]]:
     if not listener["handler"] and not listener.definition.handler:
         found.append(((*here, "protocol"), quote(listener.protocol)))
     found += [
-        ((*here, "bind"), quote(bind.text)) for bind in listener.bind if bind.family == "systemd"
+        (listener.path(option.key), write(option, listener[option.key]))
+        for option in listener.options
+        if not option.available and _needs(listener, option)
     ]
-    for option in listener.options:
-        if not option.available and _needs(listener, option):
-            found.append((listener.path(option.key), write(option, listener[option.key])))
     return found
 
 

@@ -31,6 +31,7 @@ from fastlisten.runtime.local_control import LocalControl
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.reload.reloading import reload_worker
 from fastlisten.runtime.reload.report import ReloadReport
+from fastlisten.runtime.service_manager import ServiceManager, Watchdog
 from fastlisten.runtime.signal_actions import act_on_signal, handle_signals
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all
 from fastlisten.runtime.tls.certificates import Certificates
@@ -53,6 +54,7 @@ class Server:
     Args:
         config: a loaded configuration; every listener must be one that this version can serve.
         control_socket: the path of the control socket if none is configured; empty for none.
+        manager: the service manager to notify, None for none.
 
     Attributes:
         config: as given.
@@ -71,7 +73,9 @@ class Server:
     reloaded: Callable[[Config], object] | None
     control: Control
 
-    def __init__(self, config: Config, *, control_socket: str = "") -> None:
+    def __init__(
+        self, config: Config, *, control_socket: str = "", manager: ServiceManager | None = None
+    ) -> None:
         self.config = config
         self.started = False
         if config.workers > 1:
@@ -79,6 +83,8 @@ class Server:
             message = "only the program (fastlisten serve) has several workers"
             problem = config.problem(("server", "workers"), message, shown, "1 for a Server")
             raise ConfigurationError([problem], config.warnings)
+        self._manager = manager or ServiceManager({})
+        self._watchdog: Watchdog | None = None
         self._control_path = config.process["server.control-socket"] or control_socket
         self._control_file: ListeningFile | None = None
         self._control_server: ControlSocketServer | None = None
@@ -135,6 +141,8 @@ class Server:
                 self._control_server = ControlSocketServer(self._control_file, served)
             for note in self.notes:
                 log(logger, logging.WARNING, "configuration-warning", "%s", note, error=note)
+            self._manager.ready(self._serving())
+            self._watchdog = Watchdog(self._manager)
             if self._hung_up:
                 self.reload()
         except BaseException:
@@ -161,12 +169,16 @@ class Server:
         for one in self._reloads:
             one.cancel()
         await asyncio.gather(*self._reloads, return_exceptions=True)
+        if self.started:
+            self._manager.stopping("draining")
         try:
             await self._worker.shutdown()
         finally:
             # Even if a handler raised an exception: everything else has been shut down.
             await self._close_control_socket()
             self._leave_arena()
+            if self._watchdog is not None:
+                self._watchdog.stop()
         if self.started:
             log(logger, logging.INFO, "server-stopped", "stopped")
 
@@ -292,7 +304,13 @@ class Server:
             if self._waiting is asyncio.current_task():
                 self._waiting = None
             assert self._arena is not None
-            return await reload_worker(self._worker, self._arena, config, self._applied)
+            self._manager.reloading()
+            try:
+                return await reload_worker(self._worker, self._arena, config, self._applied)
+            finally:
+                if not self.stopping:
+                    failed = "" if self.reload_succeeded else "; the last reload failed"
+                    self._manager.ready(self._serving() + failed)
 
     def _applied(self, config: Config) -> None:
         self.config = config
@@ -305,6 +323,10 @@ class Server:
             self._waiting = None
         if not task.cancelled():
             task.exception()  # StoppedError, which needs no words
+
+    def _serving(self) -> str:
+        count = len(self.listeners)
+        return f"serving {count:,} {'listener' if count == 1 else 'listeners'}"
 
     def receive(self, number: signal.Signals) -> None:
         """Do what a signal asks for: SIGTERM and SIGINT `stop`, SIGHUP `reload`; log the others."""

@@ -22,6 +22,7 @@ from fastlisten.runtime.privileges import given_up
 from fastlisten.runtime.sockets.address_holders import describe_holder
 from fastlisten.runtime.sockets.inherited_descriptors import take_descriptor
 from fastlisten.runtime.sockets.option_inheritance import not_inherited
+from fastlisten.runtime.sockets.passed_sockets import descriptors_named, passed_descriptors
 from fastlisten.runtime.sockets.unix_files import bind_file, group_id, remove_file, user_id
 
 __all__ = [
@@ -123,19 +124,52 @@ def open_all(
     try:
         for settings in listeners:
             for bind in settings.bind:
-                opening = Opening(settings, bind, wildcards, owner)
-                bound = opening.open()
-                failures += opening.failures
-                if notes is not None:
-                    notes += opening.notes
-                if bound is not None:
-                    opened.append(bound)
+                try:
+                    descriptors = _descriptors(bind)
+                except OSError as error:
+                    failures.append(socket_failure(settings.id, bind, "systemd", error))
+                    continue
+                for fd in descriptors:
+                    opening = Opening(settings, bind, wildcards, owner, fd)
+                    bound = opening.open()
+                    failures += opening.failures
+                    if notes is not None:
+                        notes += opening.notes
+                    if bound is not None:
+                        opened.append(bound)
         if failures:
             raise StartError(failures)
     except BaseException:
         close_all(opened)
         raise
+    if notes is not None:
+        notes += _unused(opened)
     return opened
+
+
+def _descriptors(bind: Bind) -> Sequence[int | None]:
+    """Return the inherited descriptors of a bind; None for a socket to be created.
+
+    Raises:
+        OSError: systemd has passed none of its name.
+    """
+    if bind.family == "systemd":
+        return descriptors_named(bind.address)
+    return [bind.fd]
+
+
+def _unused(opened: Iterable[BoundSocket]) -> list[str]:
+    """Return a note for each socket that systemd has passed and that no listener uses."""
+    try:
+        passed = passed_descriptors()
+    except OSError:
+        return []
+    used = {bound.sock.fileno() for bound in opened}
+    return [
+        f'systemd has passed a socket named "{name}" that no listener uses: its clients will wait '
+        "in vain"
+        for name in dict.fromkeys(name for fd, name in passed.items() if fd not in used)
+    ]
 
 
 def listen_all(sockets: Sequence[BoundSocket]) -> None:
@@ -240,9 +274,11 @@ class Opening:
         bind: Bind,
         wildcards: set[int],
         owner: tuple[int, int],
+        descriptor: int | None = None,
     ) -> None:
         self.settings = settings
         self.bind = bind
+        self._descriptor = descriptor
         self.owner = owner
         self.beside = False
         self._configured = bind
@@ -252,14 +288,14 @@ class Opening:
 
     def open(self) -> BoundSocket | None:
         """Return the bound socket, or None if there are `failures` or the bind is skipped."""
-        sock = self._inherited() if self.bind.family == "fd" else self._create()
+        sock = self._create() if self._descriptor is None else self._inherited(self._descriptor)
         if sock is None:
             return None
         unlink: tuple[str, int, int] | None = None
         try:
             sock.setblocking(False)
             calls = socket_calls(self.settings, sock)
-            if self.bind.family != "fd":
+            if self._descriptor is None:
                 self._apply(sock, calls.before_bind)
                 if self.beside:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -325,12 +361,11 @@ class Opening:
             f"{consequence}"
         )
 
-    def _inherited(self) -> socket.socket | None:
-        assert self.bind.fd is not None
+    def _inherited(self, descriptor: int) -> socket.socket | None:
         try:
-            return take_descriptor(self.bind.fd)
+            return take_descriptor(descriptor)
         except OSError as error:
-            self._fail("fd", error)
+            self._fail(self.bind.family, error)
             return None
 
     def _apply(self, sock: socket.socket, options: Sequence[SocketSetting]) -> None:

@@ -111,8 +111,10 @@ def reopen(
     wanted = []
     for settings in listeners:
         for bind in settings.bind:
-            same = former.get(bind.key)
+            same = former.get(bind.key, [])
             wanted.append((settings, bind, same.pop(0) if same else None))
+            while bind.family == "systemd" and same:  # a name may have several sockets
+                wanted.append((settings, bind, same.pop(0)))
     found.gone = [bound for left in former.values() for _, bound in left]
     failures: list[SocketFailure] = []
     wildcards = ipv4_wildcards(listeners)
@@ -139,9 +141,9 @@ def reopen(
 def _open(found: Reopened, opening: Opening, notes: list[str] | None) -> list[SocketFailure]:
     """Open the socket of a bind; return what went wrong."""
     bind = opening.bind
-    if bind.family == "fd":
+    if bind.family in ("fd", "systemd"):
         text = "an inherited descriptor can only be used from the start; restart the server"
-        return [SocketFailure(opening.settings.id, bind.text, "fd", "", 0, text)]
+        return [SocketFailure(opening.settings.id, bind.text, bind.family, "", 0, text)]
     rivals = [
         one.sock
         for one in found.gone
