@@ -9,7 +9,6 @@ from typing import TextIO
 
 from fastlisten.cli.control_client import FAILED, ControlClient
 from fastlisten.config.notation import quote
-from fastlisten.config.notation import quote
 
 __all__ = ["run"]
 
@@ -29,21 +28,19 @@ def run(client: ControlClient, out: TextIO, err: TextIO) -> int:
         ControlError: it failed.
     """
     found = client.ask("reload")["reload"]
-    for line in found["warnings"]:
+    for line in (*found["warnings"], *found["restart"], *found["new_code"]):
         print(f"warning: {line}", file=err)
     for line in found["problems"]:
         print(f"error: {line}", file=err)
-    for kind in ("added", "removed"):
-        for id in found[kind]:
-            print(f"listener {quote(id)}: {kind}", file=out)
+    for id in found["added"]:
+        print(f"listener {quote(id)}: added", file=out)
+    for id in found["removed"]:
+        print(f"listener {quote(id)}: removed, draining", file=out)
     for line in (*found["changed"], *found["certificates"]):
         print(line, file=out)
-    for line in found["restart"]:
-        print(f"a restart is needed: {line}", file=out)
-    for line in found["new_code"]:
-        print(line, file=out)
-    if found["succeeded"]:
-        print(found["summary"], file=out)
-        return 0
-    print(found["summary"], file=err)
-    return FAILED
+    if not found["succeeded"]:
+        print(found["summary"], file=err)
+        return FAILED
+    if not any(found[kind] for kind in ("added", "removed", "changed", "certificates")):
+        print("nothing has changed", file=out)
+    return 0

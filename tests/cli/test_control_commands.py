@@ -74,7 +74,7 @@ def test_listener_is_controlled_from_the_command_line(tmp_path: Path) -> None:
         document = json.loads(done(tmp_path, "status", "--json"))
         assert document.keys() == {"format", "server", "listeners"}
         assert [one["state"] for one in document["listeners"]] == ["closed", "listening"]
-        assert done(tmp_path, "reload") == f"no changes in {tmp_path}/mail.toml\n"
+        assert done(tmp_path, "reload") == "nothing has changed\n"
         refused = asked(tmp_path, "resume", "a b")
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.startswith('error: listener "a b" is closed and cannot be resumed')
@@ -94,9 +94,8 @@ def test_reload_prints_what_has_changed(tmp_path: Path) -> None:
         head, _, rest = file.read_text().partition('[server.listener."a b"]')
         file.write_text(f"{head}max-connections = 7\n[server.listener.new]{rest}")
         lines = done(tmp_path, "reload").splitlines()
-        assert lines[:2] == ['listener "new": added', 'listener "a b": removed']
+        assert lines[:2] == ['listener "new": added', 'listener "a b": removed, draining']
         assert "max-connections" in lines[2]
-        assert lines[-1].startswith(f"reloaded {file}: ")
         file.write_text("nonsense\n")
         result = asked(tmp_path, "reload", "--socket", str(tmp_path / "data" / "control.sock"))
         assert (result.returncode, result.stdout) == (1, "")

@@ -120,7 +120,7 @@ def test_descriptor_that_is_no_listening_socket(passed: Passed) -> None:
     reader, writer = os.pipe()
     os.dup2(reader, sock.fileno())
     (failure,) = failures("systemd:smtp")
-    assert failure.startswith('listener "l0" on systemd:smtp: fd: ')
+    assert failure.startswith('listener "l0" on systemd:smtp: systemd: ')
     assert "not a socket" in failure.lower() or "non-socket" in failure.lower()
     os.close(reader)
     os.close(writer)
