@@ -25,6 +25,7 @@ from fastlisten.config import Config
 from fastlisten.errors import ConfigurationError, StartError
 from fastlisten.garbage import collector_paused
 from fastlisten.log_events import log, log_fault
+from fastlisten.runtime.control_socket.socket_file import default_path
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.privileges import PrivilegesError
@@ -70,7 +71,9 @@ def serve_workers(
     messages.warnings(config.warnings)
     handler = set_up_logging(config.process["log.level"], config.process["log.format"], err)
     program = _Program(messages, handler, out, signals)
-    supervisor = Supervisor(plan, config.workers, program.be_worker, program.announce)
+    supervisor = Supervisor(
+        plan, config.workers, program.be_worker, program.announce, default_path(config)
+    )
     try:
         if warning:
             log(logger, logging.WARNING, "configuration-warning", "%s", warning, error=warning)

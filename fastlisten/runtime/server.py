@@ -18,12 +18,13 @@ from contextlib import AbstractContextManager
 from fastlisten._arena import Arena
 from fastlisten.config import Config
 from fastlisten.config.unavailable import find_unavailable
-from fastlisten.errors import ConfigurationError, Problem, SocketFailure, StartError
+from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.log_events import log
 from fastlisten.runtime.control import Control
+from fastlisten.runtime.control_socket.opening import open_control_socket
 from fastlisten.runtime.control_socket.protocol import ServedProcess
 from fastlisten.runtime.control_socket.server import ControlSocketServer
-from fastlisten.runtime.control_socket.socket_file import ControlSocketError, ListeningFile
+from fastlisten.runtime.control_socket.socket_file import ListeningFile
 from fastlisten.runtime.handler_factory import handler_kind
 from fastlisten.runtime.listener import Listener
 from fastlisten.runtime.listening_lines import listening_lines
@@ -200,26 +201,9 @@ class Server:
     # -- the control socket
 
     def _open_control_socket(self) -> ListeningFile | None:
-        """Create the control socket; do without one that is not configured.
-
-        Raises:
-            StartError: it is configured, and cannot be created.
-        """
-        if not self._control_path:
-            return None
         identity = self._worker.plan.identity
         owner = None if identity is None else (identity.uid, identity.gid)
-        try:
-            return ListeningFile(self._control_path, owner)
-        except ControlSocketError as error:
-            text = str(error.strerror)
-            if self.config.origin("server.control-socket") == "default":
-                line = f"no control socket: {text}"
-                log(logger, logging.INFO, "no-control-socket", "%s", line, error=text)
-                return None
-            key = "server.control-socket"
-            failure = SocketFailure(None, self._control_path, key, "", error.errno or 0, text)
-            raise StartError([failure]) from None
+        return open_control_socket(self.config, self._control_path, owner)
 
     async def _close_control_socket(self) -> None:
         if self._control_server is not None:

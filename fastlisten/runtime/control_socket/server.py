@@ -24,7 +24,7 @@ from fastlisten.runtime.control_socket.protocol import (
 )
 from fastlisten.runtime.control_socket.socket_file import ListeningFile
 
-__all__ = ["IDLE_TIMEOUT", "MAX_CLIENTS", "ControlSocketServer"]
+__all__ = ["IDLE_TIMEOUT", "MAX_CLIENTS", "READ", "RETRY", "ControlSocketServer", "sender"]
 
 logger = logging.getLogger("fastlisten")
 
@@ -35,9 +35,10 @@ MAX_CLIENTS = 32
 IDLE_TIMEOUT = 60.0
 
 #: Seconds until the next attempt when descriptors or memory have run out.
-_RETRY = 0.5
+RETRY = 0.5
 
-_READ = 16 * 1024
+#: The most octets to receive at a time.
+READ = 16 * 1024
 
 #: struct ucred: pid, uid, gid (unix(7)).
 _CREDENTIALS = struct.Struct("iII")
@@ -71,7 +72,7 @@ class ControlSocketServer:
             try:
                 client, _ = await loop.sock_accept(self._file.sock)
             except OSError:
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(RETRY)
                 continue
             client.setblocking(False)
             if len(self._clients) >= MAX_CLIENTS:
@@ -87,7 +88,7 @@ class ControlSocketServer:
         """Serve one client."""
         with client:
             try:
-                await self._converse(client, _who(client))
+                await self._converse(client, sender(client))
             except (OSError, TimeoutError):
                 pass  # it has gone, or it is stuck
             except Exception as error:
@@ -109,7 +110,7 @@ class ControlSocketServer:
                 await _send(client, await answer(self._server, line, by))
                 continue
             async with asyncio.timeout(IDLE_TIMEOUT):
-                data = await loop.sock_recv(client, _READ)
+                data = await loop.sock_recv(client, READ)
             if not data:
                 return
             lines.feed(data)
@@ -123,7 +124,7 @@ async def _send(client: socket.socket, pieces: Iterable[bytes]) -> None:
             await asyncio.sleep(0)
 
 
-def _who(client: socket.socket) -> str:
+def sender(client: socket.socket) -> str:
     """Return who is connected, for the log.
 
     The user as a number: looking up its name may ask a directory service, and wait for it.

@@ -25,7 +25,10 @@ from typing import Any, NoReturn
 
 from fastlisten._arena import Arena
 from fastlisten.log_events import log
+from fastlisten.runtime.control_socket.opening import open_control_socket
+from fastlisten.runtime.control_socket.protocol import ServedProcess
 from fastlisten.runtime.plan import Plan
+from fastlisten.runtime.reload.report import ReloadReport
 from fastlisten.runtime.reports import ServerReport
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all
 from fastlisten.runtime.supervisor.back_off import BackOff
@@ -36,6 +39,7 @@ from fastlisten.runtime.supervisor.channel import (
     ChannelError,
     Message,
 )
+from fastlisten.runtime.supervisor.control_clients import ControlClients
 from fastlisten.runtime.supervisor.heartbeat import HungWorkers
 from fastlisten.runtime.supervisor.lifecycle_messages import (
     ACCEPT,
@@ -116,6 +120,7 @@ class Supervisor:
         workers: how many, at least 2.
         be_worker: called in each new process; it never returns.
         announce: called with the lines about what is served, once.
+        control_socket: the path of the control socket; empty for none, unless it is configured.
 
     Attributes:
         started: the first worker serves.
@@ -128,6 +133,7 @@ class Supervisor:
         workers: int,
         be_worker: Callable[[WorkerStart], NoReturn],
         announce: Callable[[Sequence[Line]], None],
+        control_socket: str = "",
     ) -> None:
         self.started = False
         self._plan = plan
@@ -143,6 +149,10 @@ class Supervisor:
         self._code: int | None = None
         self._rolling: list[_Slot] = []
         self._hung = HungWorkers()
+        self._control_path = plan.config.process["server.control-socket"] or control_socket
+        self._clients: ControlClients | None = None
+        # The working directory may change.
+        self._config_path = os.path.realpath(plan.config.file) if plan.config.file else ""
         self.control = SupervisorControl(
             self._send, self._listeners, self._report, self._close_sockets
         )
@@ -162,8 +172,9 @@ class Supervisor:
             OSError: no process, descriptor or memory left at the start.
         """
         self._signals = signals
-        self._sockets = self._plan.bind()
+        self._open_control_socket()
         try:
+            self._sockets = self._plan.bind()
             self._arena = self._plan.make_arena(3 * len(self._slots) + 1)
             self._spawn(self._slots[0])
             while not self._ended():
@@ -172,6 +183,8 @@ class Supervisor:
         finally:
             self._kill_all()
             close_all(self._sockets)
+            if self._clients is not None:
+                self._clients.close()
         if self._code is None:
             log(logger, logging.INFO, "server-stopped", "stopped")
         return self._code or 0
@@ -190,9 +203,15 @@ class Supervisor:
             if process.polled:
                 channels[process.channel.fileno()] = process
                 poll.register(process.channel.fileno(), select.POLLIN)
+        clients = self._clients.polled() if self._clients is not None and self.started else {}
+        for fd, events in clients.items():
+            poll.register(fd, events)
         for fd, _ in poll.poll(self._timeout()):
             if fd == self._signals:
                 self._take_signals()
+            elif fd in clients:
+                assert self._clients is not None
+                self._clients.ready(fd)
             elif channels[fd].channel.fileno() == fd:  # else it has ended, and was waited for
                 self._take_messages(channels[fd])
 
@@ -201,6 +220,7 @@ class Supervisor:
         times = [one.kill_at for one in self._processes.values()]
         times += [one.start_at for one in self._slots]
         times += [self.control.deadline, self._hung.deadline]
+        times += [self._clients.deadline if self._clients is not None else None]
         due = [time for time in times if time is not None]
         if not due:
             return None
@@ -221,6 +241,8 @@ class Supervisor:
                 slot.start_at = None
                 self._try_to_spawn(slot)
         self.control.expire()
+        if self._clients is not None:
+            self._clients.expire()
         if self._hung.deadline <= now:
             self._look_for_hung()
 
@@ -325,6 +347,8 @@ class Supervisor:
             for process in self._processes.values():
                 process.channel.close()
             os.close(self._signals)
+            if self._clients is not None:
+                self._clients.leave()
             for bound in self._sockets:
                 bound.unlink = None  # their files are the supervisor's
             self._be_worker(WorkerStart(self._plan, number, self._sockets, self._arena, theirs))
@@ -487,6 +511,29 @@ class Supervisor:
             slot.process, slot.successor = slot.successor, None
             if slot.process is None:
                 slot.start_at = time.monotonic()
+
+    # -- the control socket
+
+    def _open_control_socket(self) -> None:
+        identity = self._plan.identity
+        owner = None if identity is None else (identity.uid, identity.gid)
+        file = open_control_socket(self._plan.config, self._control_path, owner)
+        if file is not None:
+            served = ServedProcess(self.control, self._reload_for, os.getpid(), self._config_path)
+            self._clients = ControlClients(file, served)
+
+    async def _reload_for(self, by: str) -> Mapping[str, object]:
+        """Reload for a client of the control socket; return the answer."""
+        log(logger, logging.INFO, "reload-requested", "reload requested by %s", by, by=by)
+        self.reload()
+        found = self._plan.certificates.found
+        return ReloadReport(
+            applied=True,
+            certificates=tuple(found.changed),
+            warnings=(*found.warnings, "only certificates are reloaded with several workers"),
+            problems=tuple(map(str, found.problems)),
+            files=found.files,
+        ).plain()
 
     # -- for the control of all workers
 

@@ -1,0 +1,45 @@
+"""The commands that control a running server, with several workers.
+
+Rules of this file: server and commands are the program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+from support.program import run
+from support.waiting import until
+from support.workers import workers
+
+
+def test_commands_reach_all_workers(tmp_path: Path) -> None:
+    file = tmp_path / "mail.toml"
+    environ = {"XDG_RUNTIME_DIR": "", "RUNTIME_DIRECTORY": "", "TOLD": str(tmp_path)}
+    with workers(tmp_path, 2, environ=environ) as two:
+
+        def command(*words: str) -> str:
+            done = run(words[0], *words[1:], "--config", file, **environ)
+            assert (done.returncode, done.stderr) == (0, ""), done
+            return done.stdout
+
+        with two.served_by(two.pids[0]), two.served_by(two.pids[1]):
+            found = json.loads(command("status", "--json"))
+            assert found["server"]["pid"] == two.pid
+            assert [one["number"] for one in found["server"]["workers"]] == [0, 1]
+            (listener,) = found["listeners"]
+            assert [one["connections"] for one in listener["workers"]] == [1, 1]
+        command("limit", "it", "7")
+        command("pause", "it")
+        assert "paused" in command("status")
+        until(lambda: json.loads(command("status", "--json"))["listeners"][0]["limit"] == 7, "it")
+        with two.connect() as client:
+            os.kill(two.pids[0], signal.SIGKILL)
+            two.serve(3)
+            command("resume", "it")
+            assert client.recv(1)
+        assert two.end() == 0
+    assert not (tmp_path / "data" / "control.sock").exists()
+    assert two.err.count("paused by uid") == 1
