@@ -160,7 +160,9 @@ def event_record(
     # Not by logger.log, which finds the caller's line; that takes as long as everything else.
     record = logging.LogRecord(name, level, event, 0, text, values, None)
     record.event = event
-    record.fields = {name.rstrip("_"): value for name, value in fields.items()}
+    if "from_" in fields:
+        fields = {"from" if key == "from_" else key: value for key, value in fields.items()}
+    record.fields = fields
     return record
 
 

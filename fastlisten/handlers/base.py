@@ -76,9 +76,11 @@ class HandlerSettings:
     kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: each connection makes one, and setting the attributes of a frozen class takes four
+# times as long.
+@dataclass(slots=True, unsafe_hash=True)
 class ConnectionInfo:
-    """What is known about a connection before its first byte is read.
+    """What is known about a connection before its first byte is read; do not change it.
 
     Attributes:
         listener: id of the listener.

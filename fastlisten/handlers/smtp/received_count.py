@@ -11,7 +11,7 @@ import re
 __all__ = ["ReceivedCount"]
 
 # The obsolete syntax of RFC 5322 4.5 allows white space before the colon.
-_FIELD = re.compile(rb"(?:\A|\r\n)received[ \t]*:", re.IGNORECASE)
+_FIELD = re.compile(rb"\r\nreceived[ \t]*:")
 
 #: Octets kept of an unfinished line: enough to recognize "Received" and some white space.
 _KEPT = 64
@@ -42,11 +42,11 @@ class ReceivedCount:
         end = 0 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n")
         if end >= 0:
             self.over = True
-            self.count += len(_FIELD.findall(data, 0, end))
+            self.count += _fields_in(data[:end])
             return
         last = data.rfind(b"\r\n") + 2
         if last >= 2:
-            self.count += len(_FIELD.findall(data, 0, last))
+            self.count += _fields_in(data[:last])
         else:
             last = 0
         rest = data[last:]
@@ -54,3 +54,10 @@ class ReceivedCount:
             # A final CR may be the first half of the line's CRLF.
             rest = rest[:_KEPT] + (b"\r" if rest.endswith(b"\r") else b"")
         self._rest = rest
+
+
+def _fields_in(lines: bytes) -> int:
+    """Return how many Received fields some lines of a header are."""
+    # In lower case and with one literal beginning: an expression that ignores case, or has a
+    # choice at its beginning, takes ten times as long.
+    return len(_FIELD.findall(b"\r\n" + lines.lower()))

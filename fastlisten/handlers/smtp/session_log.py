@@ -24,9 +24,10 @@ logger = logging.getLogger("fastlisten.smtp")
 _RECIPIENTS = 5
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, because that would take four times as long, for each session.
+@dataclass(slots=True)
 class LogContext:
-    """The session that a record is about, as far as it is known.
+    """The session that a record is about, as far as it is known; do not change it.
 
     Attributes:
         listener: id of the listener.
