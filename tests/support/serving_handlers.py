@@ -103,6 +103,23 @@ class NotReady(Echo):
         raise RuntimeError("the store is not there")
 
 
+class NeverReady(Echo):
+    """Waits in its start until that is cancelled.
+
+    Attributes:
+        waiting: those that wait at the moment.
+    """
+
+    waiting: ClassVar[set[Handler]] = set()
+
+    async def start(self) -> None:
+        self.waiting.add(self)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.waiting.remove(self)
+
+
 class Picky(Handler):
     """Refuses its settings."""
 
