@@ -29,6 +29,7 @@ from fastlisten.runtime.control_socket.socket_file import default_path
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.privileges import PrivilegesError
+from fastlisten.runtime.service_manager import ServiceManager
 from fastlisten.runtime.supervisor.supervisor import Line, Supervisor, WorkerStart
 from fastlisten.runtime.supervisor.worker_server import WorkerServer
 
@@ -72,7 +73,12 @@ def serve_workers(
     handler = set_up_logging(config.process["log.level"], config.process["log.format"], err)
     program = _Program(messages, handler, out, signals)
     supervisor = Supervisor(
-        plan, config.workers, program.be_worker, program.announce, default_path(config)
+        plan,
+        config.workers,
+        program.be_worker,
+        program.announce,
+        default_path(config),
+        manager=ServiceManager(),
     )
     try:
         if warning:

@@ -127,6 +127,30 @@ def test_failed_start_is_not_ready(tmp_path: Path) -> None:
             manager.next()
 
 
+def test_supervisor_notifies_for_all_workers(tmp_path: Path) -> None:
+    address = f"{tmp_path}/n"
+    environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000"}
+    text = f"[server]\nworkers = 2\ndata-directory = '{tmp_path}/data'\n{LISTENER}"
+    with (
+        managing(address) as manager,
+        program(tmp_path, text, unchanged=True, environ=environ) as started,
+    ):
+        ready = {"READY": "1", "STATUS": "serving 1 listener, 2 workers"}
+        assert manager.next() == ready
+        for _ in range(5):
+            assert manager.next() == {"WATCHDOG": "1"}
+        started.process.send_signal(signal.SIGHUP)
+        assert manager.next_but_watchdog()["RELOADING"] == "1"
+        assert manager.next_but_watchdog() == ready
+        started.process.send_signal(signal.SIGTERM)
+        assert manager.next_but_watchdog() == {"STOPPING": "1", "STATUS": "draining"}
+        assert started.ended() == 0
+        manager.sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                assert manager.next() == {"WATCHDOG": "1"}
+
+
 @pytest.mark.parametrize(
     ("usec", "pid", "watchdog"),
     [

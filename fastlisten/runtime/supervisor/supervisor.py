@@ -30,6 +30,7 @@ from fastlisten.runtime.control_socket.protocol import ServedProcess
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.reload.report import ReloadReport
 from fastlisten.runtime.reports import ServerReport
+from fastlisten.runtime.service_manager import ServiceManager
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all
 from fastlisten.runtime.supervisor.back_off import BackOff
 from fastlisten.runtime.supervisor.channel import (
@@ -49,6 +50,7 @@ from fastlisten.runtime.supervisor.lifecycle_messages import (
     SERVING,
 )
 from fastlisten.runtime.supervisor.supervisor_control import SupervisorControl
+from fastlisten.runtime.supervisor.upkeep import Upkeep
 from fastlisten.runtime.supervisor.worker_process import Ended, State, WorkerProcess
 
 __all__ = ["Line", "Supervisor", "WorkerStart"]
@@ -121,6 +123,7 @@ class Supervisor:
         be_worker: called in each new process; it never returns.
         announce: called with the lines about what is served, once.
         control_socket: the path of the control socket; empty for none, unless it is configured.
+        manager: the service manager to notify, None for none.
 
     Attributes:
         started: the first worker serves.
@@ -134,8 +137,12 @@ class Supervisor:
         be_worker: Callable[[WorkerStart], NoReturn],
         announce: Callable[[Sequence[Line]], None],
         control_socket: str = "",
+        *,
+        manager: ServiceManager | None = None,
     ) -> None:
         self.started = False
+        self._manager = manager or ServiceManager({})
+        self._upkeep = Upkeep(self._manager, lambda: plan.certificates)
         self._plan = plan
         self._be_worker = be_worker
         self._announce = announce
@@ -219,7 +226,7 @@ class Supervisor:
         """Return the milliseconds until something is due, None if nothing is."""
         times = [one.kill_at for one in self._processes.values()]
         times += [one.start_at for one in self._slots]
-        times += [self.control.deadline, self._hung.deadline]
+        times += [self.control.deadline, self._hung.deadline, self._upkeep.deadline]
         times += [self._clients.deadline if self._clients is not None else None]
         due = [time for time in times if time is not None]
         if not due:
@@ -243,6 +250,7 @@ class Supervisor:
         self.control.expire()
         if self._clients is not None:
             self._clients.expire()
+        self._upkeep.act()
         if self._hung.deadline <= now:
             self._look_for_hung()
 
@@ -287,6 +295,8 @@ class Supervisor:
     def _stop(self) -> None:
         """Drain all workers; the second time close everything, the third time kill."""
         self._stops += 1
+        if self.started and self._stops == 1:
+            self._manager.stopping("draining")
         self._rolling.clear()
         for slot in self._slots:
             slot.start_at = None
@@ -491,6 +501,8 @@ class Supervisor:
             self._announce(lines)
             for note in self._plan.notes:
                 log(logger, logging.WARNING, "configuration-warning", "%s", note, error=note)
+            self._notify_ready()
+            self._upkeep.begin()
             for other in self._slots:
                 if other.process is None:
                     other.start_at = time.monotonic()
@@ -571,6 +583,9 @@ class Supervisor:
 
     def reload(self) -> None:
         """Read certificates again, here for workers to come, and in all workers."""
+        notified = self.started and not self._stops
+        if notified:
+            self._manager.reloading()
         files = self._plan.reload_files()
         for process in self._processes.values():
             # One that has not begun was forked with the old ones; its message waits for it.
@@ -579,6 +594,16 @@ class Supervisor:
             except ChannelError:
                 text = "worker %d (pid %d) does not read: it has not reloaded"
                 self._log(logging.ERROR, "worker-hung", text, process)
+        if notified:
+            self._notify_ready()
+
+    def _notify_ready(self) -> None:
+        plan = self._plan
+        count = len(plan.config.listeners)
+        listeners = "1 listener" if count == 1 else f"{count:,} listeners"
+        text = f"{listeners}, {len(self._slots)} workers"
+        failed = "" if plan.reload_succeeded else "; the last reload failed"
+        self._manager.ready(f"serving {text}{failed}")
 
     def restart(self) -> None:
         """Replace all workers, one after the other: the new one serves before the old one drains.

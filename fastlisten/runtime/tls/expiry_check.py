@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fastlisten.log_events import log
 from fastlisten.runtime.tls.certificates import Certificates
 
-__all__ = ["INTERVAL", "ExpiryCheck"]
+__all__ = ["INTERVAL", "ExpiryCheck", "log_date_warnings"]
 
 logger = logging.getLogger("fastlisten")
 
@@ -38,5 +38,10 @@ class ExpiryCheck:
 
     def _check(self) -> None:
         self._timer = self._loop.call_later(INTERVAL, self._check)
-        for line in self._certificates().date_warnings():
-            log(logger, logging.WARNING, "certificate-warning", "%s", line, error=line)
+        log_date_warnings(self._certificates())
+
+
+def log_date_warnings(certificates: Certificates) -> None:
+    """Log a warning for each certificate that is not valid now, or not for much longer."""
+    for line in certificates.date_warnings():
+        log(logger, logging.WARNING, "certificate-warning", "%s", line, error=line)
