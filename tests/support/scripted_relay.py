@@ -81,6 +81,7 @@ class Script:
         commands: all commands received.
         messages: all complete messages, with dot stuffing.
         kept: those of them that it then accepted.
+        unfinished: what came of messages that had no end.
         refused: whether it has refused DATA or a message by 5xx, also during the message.
         begun: connections so far.
         open: connections now.
@@ -96,6 +97,7 @@ class Script:
     commands: list[str] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
     kept: list[bytes] = field(default_factory=list)
+    unfinished: list[bytes] = field(default_factory=list)
     refused: bool = False
     begun: int = 0
     open: int = 0
@@ -144,6 +146,23 @@ class _Session:
 
     def message(self) -> None:
         script = self.script
+        try:
+            self.whole_message()
+        except (_Ended, OSError):
+            script.unfinished.append(bytes(self.buffer))
+            raise
+        whole = bytes(self.buffer)
+        self.buffer = bytearray()
+        script.messages.append(whole)
+        try:
+            self.do(".")
+        finally:
+            script.refused |= self.said.startswith(b"5")
+            if self.said.startswith((b"250 ", b"250-")):
+                script.kept.append(whole)
+
+    def whole_message(self) -> None:
+        script = self.script
         message, midway = self.buffer, script.midway
         while message != b".\r\n" and message[-5:] != b"\r\n.\r\n":
             if midway is not None and len(message) >= midway[0]:
@@ -153,15 +172,6 @@ class _Session:
                     script.refused |= self.said.startswith(b"5")
                 midway = None
             self.more()
-        whole = bytes(message)
-        self.buffer = bytearray()
-        script.messages.append(whole)
-        try:
-            self.do(".")
-        finally:
-            script.refused |= self.said.startswith(b"5")
-            if self.said.startswith((b"250 ", b"250-")):
-                script.kept.append(whole)
 
     def line(self) -> str:
         while (end := self.buffer.find(b"\n")) < 0:
