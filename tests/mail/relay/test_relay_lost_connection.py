@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from support.loops import LOOPS
-from support.waiting import PATIENCE, until
+from support.waiting import PATIENCE, eventually, until
 
 from fastlisten.mail.relay.connection import RelayConnection, RemoteClosedError
 from fastlisten.mail.relay.kernel_queues import unread
@@ -91,3 +91,89 @@ def test_positive_reply_before_a_reset_acknowledges_nothing(loop: str, before: b
 def test_reset_without_a_reply(loop: str) -> None:
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner, pytest.raises(RemoteClosedError):
         runner.run(send(loop, b"", PIECES[1]))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_reset_ends_the_wait_for_a_reply(loop: str) -> None:
+    async def main() -> None:
+        with relay() as (listening, address):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: RelayConnection(PATIENCE), *address
+            )
+            theirs, _ = listening.accept()
+            connection.write(b"NOOP\r\n")
+            waiting = asyncio.create_task(connection.reply(3600))
+            await eventually(lambda: unread(theirs), "the command")
+            theirs.close()  # with unread octets: a reset
+            with pytest.raises(RemoteClosedError):
+                await asyncio.wait_for(waiting, PATIENCE)
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(main())
+
+
+def test_reply_in_the_kernel_keeps_the_end_from_being_sent() -> None:
+    """All but the end is acknowledged, and the loop has not read yet what the relay has said."""
+
+    async def main() -> None:
+        with relay() as (listening, address):
+
+            class Connection(RelayConnection):
+                def _unacknowledged(self) -> int:
+                    if not said and self.transport is not None:
+                        until(lambda: unread(theirs) >= 5, "all but the end")
+                        theirs.sendall(b"250 2.0.0 queued\r\n")
+                        said.append(True)
+                        until(lambda: unread(self._socket), "the reply")
+                        until(lambda: not super(Connection, self)._unacknowledged(), "the rest")
+                        return 0
+                    return super()._unacknowledged()
+
+            async def message() -> AsyncIterator[bytes]:
+                yield b"first"
+                said.clear()  # from here on
+                yield b".\r\n"
+
+            said = [True]
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(PATIENCE), *address
+            )
+            theirs, _ = listening.accept()
+            with theirs:
+                reply, whole = await connection.send(message(), PATIENCE)
+                assert (reply.code, whole) == (250, False)
+                connection.abort()
+                await eventually(lambda: connection.transport is None, "the end")
+                octets = b""
+                with contextlib.suppress(ConnectionResetError):
+                    while data := theirs.recv(100):
+                        octets += data
+                assert octets == b"first"
+
+    asyncio.run(main())
+
+
+def test_relay_that_accepts_nothing_more() -> None:
+    """The message is in our kernel, but the relay's has no room for all of it."""
+
+    async def main() -> None:
+        with relay() as (listening, address):
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: RelayConnection(0.1), *address
+            )
+            theirs, _ = listening.accept()
+            with theirs:
+                assert connection.transport is not None
+                sock = connection.transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+
+                async def message() -> AsyncIterator[bytes]:
+                    for _ in range(30):
+                        yield bytes(1000)
+
+                with pytest.raises(TimeoutError, match="accepts no data"):
+                    await asyncio.wait_for(connection.send(message(), PATIENCE), 2 * PATIENCE)
+                connection.abort()
+
+    asyncio.run(main())
