@@ -146,3 +146,51 @@ async def test_client_that_does_not_answer_our_close(monkeypatch: pytest.MonkeyP
         client.send(HANDSHAKE)
         await client.head()
         assert await client.read() == b"\x88\x02\x03\xe8"  # Close 1000, then the end
+
+
+@on_loops
+async def test_application_is_told_that_the_client_has_gone() -> None:
+    errors: list[BaseException] = []
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await go.wait()
+            try:
+                await send({"type": "websocket.send", "text": "anybody?"})
+            except OSError as error:
+                errors.append(error)
+
+    async with serving_app(app) as served:
+        async with client_of(served) as client:
+            await opened(served, client)
+        await eventually(lambda: not served.listener.connections, "the end")
+        go.set()
+        await eventually(lambda: errors, "the error")
+
+
+@on_loops
+@pytest.mark.parametrize(
+    ("status", "fields", "body", "expected"),
+    [
+        (204, [], b"none", (b"500", b"Internal Server Error\n")),
+        (403, [(b"content-length", b"2")], b"none", (b"500", b"Internal Server Error\n")),
+        (403, [], b"no", (b"403", b"no")),
+    ],
+)
+async def test_body_of_a_denial_fits_its_head(
+    status: int, fields: list[Any], body: bytes, expected: tuple[bytes, bytes]
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            kind = "websocket.http.response"
+            await receive()
+            await send({"type": f"{kind}.start", "status": status, "headers": fields})
+            await send({"type": f"{kind}.body", "body": body})
+
+    async with serving_app(app) as served, client_of(served) as client:
+        client.send(HANDSHAKE)
+        head = await client.head()
+        assert (head.split()[1], await client.read()) == expected

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from fastlisten.mail.delivery import delivery_queue
 from fastlisten.mail.delivery.delivery_queue import DeliveryQueue, run_together
 
 THREADS = 4
@@ -191,3 +192,26 @@ def test_jobs_of_a_closed_loop_are_orphaned() -> None:
         assert [job.said[1] for job in jobs] == ["orphaned", "worked"]
 
     asyncio.run(main())
+
+
+def test_thread_leaves_their_share_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are synced faster in parallel than one after another."""
+    jobs: list[Job] = []
+    groups: list[int] = []
+
+    def noted(group: list[Any]) -> None:
+        groups.append(len(group))
+        run_together(group)
+
+    monkeypatch.setattr(delivery_queue, "run_together", noted)
+
+    def test() -> None:
+        pool = Pool()
+        queue = queue_of(pool)
+        for job in jobs_on_this_loop(2 * THREADS, jobs):
+            queue.submit(job)
+        pool.run()
+
+    on_a_loop(test, jobs)
+    assert groups[0] == 2
+    assert sum(groups) == 2 * THREADS

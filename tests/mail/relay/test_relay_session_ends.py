@@ -10,8 +10,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.loops import LOOPS
+from support.loops import LOOPS, run_virtually
 from support.scripted_relay import Action, Do, Script, relay_message, scripted
+from support.tls_contexts import server_context
 from support.waiting import eventually
 
 from fastlisten.mail.address import parse_mailbox
@@ -112,3 +113,32 @@ def test_control_characters_are_not_sent(word: str) -> None:
             await SmtpClient(1.0).command("RCPT", word)
 
     asyncio.run(main())
+
+
+def test_extensions_offered_before_tls_do_not_count_after_it() -> None:
+    """A server may know only HELO once it is secure; what it offered before may be forged."""
+    steps: dict[str, Any] = {"EHLO": InTurn([Do.USUAL], [b"502 5.5.1 no\r\n"])}
+    script = Script(steps, extensions=("STARTTLS", "SIZE 0"), tls=server_context())
+    with scripted(script) as relay:
+        assert relay_message(relay, MESSAGE, tls="may").message.startswith(b"250 ")
+    (mail,) = (command for command in relay.commands if command.startswith("MAIL"))
+    assert "SIZE" not in mail
+
+
+def test_relay_that_accepts_data_slowly_is_waited_for() -> None:
+    """Its time begins anew with each octet that it accepts."""
+    polls: list[int] = []
+
+    class Connection(SmtpClient):
+        def _unacknowledged(self) -> int:
+            polls.append(100 - len(polls) // 2)
+            return polls[-1]
+
+    async def main() -> None:
+        connection = Connection(0.1)
+        began = asyncio.get_running_loop().time()
+        assert await connection._wait_for_acknowledgement(b".\r\n") == b".\r\n"
+        assert asyncio.get_running_loop().time() > began + 0.5
+
+    run_virtually(main())
+    assert polls[-1] == 0

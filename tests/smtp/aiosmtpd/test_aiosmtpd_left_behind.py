@@ -6,12 +6,14 @@ Rules of this file: each test goes on after the failure, because that is where i
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from support.aiosmtpd import ENVELOPE, PLAIN, Recorder, b64, serving
 from support.smtp_client import SmtpClient, connected
+from support.waiting import PATIENCE
 
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 
@@ -171,3 +173,31 @@ def test_authenticator_must_return_an_auth_result(result: object) -> None:
     with client_of(Recorder(), authenticator=lambda *_: result) as client:
         # A client that has logged in could not try again.
         assert client.codes(HELLO, PLAIN, PLAIN) == [250, 500, 500]
+
+
+def test_hook_that_pushes_waits_for_a_client_that_does_not_read() -> None:
+    count, line = 20_000, "250-" + "x" * 996
+
+    class Talks:
+        pushed = 0
+        began = threading.Event()
+
+        async def handle_NOOP(self, server: Any, session: Any, envelope: Any, argument: Any) -> str:
+            self.began.set()
+            for _ in range(count):
+                await server.push(line)
+                self.pushed += 1
+            return "250 done"
+
+    handler = Talks()
+    with serving(handler) as controller, connected(controller.port) as client:
+        client.send("NOOP")
+        assert handler.began.wait(PATIENCE)
+        # That another client is answered shows that the hook has suspended, or ended.
+        with connected(controller.port) as other:
+            assert other.codes("RSET") == [250]
+        assert 0 < handler.pushed < count
+        end = b""
+        while end != b"250 done\r\n":
+            end = (end + client.sock.recv(1 << 20))[-10:]
+        assert handler.pushed == count
