@@ -64,9 +64,10 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     effect = "`serve` refuses this file" if file else "`serve` leaves this listener out"
     for problem in unavailable:
         print(f"note: {problem}; {effect}", file=err)
+    from fastlisten.privileges import PrivilegesError
     from fastlisten.runtime.file_checks import check_files
     from fastlisten.runtime.file_permissions import permission_warnings
-    from fastlisten.runtime.privileges import PrivilegesError, identity_of
+    from fastlisten.runtime.privileges import identity_of
     from fastlisten.runtime.tls.certificates import Certificates
 
     problems, notes = check_files(config)

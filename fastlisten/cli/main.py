@@ -317,13 +317,14 @@ def _act(given: argparse.Namespace) -> int:
 def _make_data_directory(config: Config) -> None:
     """Create the data directory for the user that serves, if root is about to create it."""
     from fastlisten.errors import ConfigurationError
-    from fastlisten.runtime.privileges import PrivilegesError, identity_of
+    from fastlisten.privileges import PrivilegesError
+    from fastlisten.runtime.privileges import identity_of, make_directory
 
     # `serve` reports a user that cannot be used.
     with contextlib.suppress(ConfigurationError, PrivilegesError, OSError):
         identity = identity_of(config)
         if identity is not None:
-            identity.make_directory(config)
+            make_directory(identity, config)
 
 
 def _act_on(given: argparse.Namespace, file: str, directory: str) -> int:

@@ -25,10 +25,10 @@ from fastlisten.errors import ConfigurationError
 from fastlisten.garbage import collector_paused
 from fastlisten.log_events import log
 from fastlisten.mail.accounts import passwords
+from fastlisten.privileges import PrivilegesError
 from fastlisten.runtime.control_socket.socket_file import default_path
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.handler_factory import make_handler
-from fastlisten.runtime.privileges import PrivilegesError
 from fastlisten.runtime.server import Server
 from fastlisten.runtime.service_manager import ServiceManager
 from fastlisten.runtime.tls.self_signed import MissingLibraryError, check_possible

@@ -25,10 +25,10 @@ from fastlisten.config import Config
 from fastlisten.errors import ConfigurationError, StartError
 from fastlisten.garbage import collector_paused
 from fastlisten.log_events import log, log_fault
+from fastlisten.privileges import PrivilegesError
 from fastlisten.runtime.control_socket.socket_file import default_path
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.plan import Plan
-from fastlisten.runtime.privileges import PrivilegesError
 from fastlisten.runtime.service_manager import ServiceManager
 from fastlisten.runtime.supervisor.supervisor import Line, Supervisor, WorkerStart
 from fastlisten.runtime.supervisor.worker_server import WorkerServer

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from fastlisten.config.rows.listener import LISTENER_OPTIONS
 from fastlisten.config.values.kinds import KINDS
+from fastlisten.handlers.class_description import Describe
 from fastlisten.handlers.installed import InstalledProtocols, ProtocolError, installed_protocols
 from fastlisten.handlers.protocol import Protocol
 from fastlisten.option import Option
@@ -57,12 +58,15 @@ class KnownProtocols:
         self.broken: Mapping[str, str] = {**installed.broken, **self._invalid}
         self.listener_options = tuple(rows.values())
 
-    def find(self, name: str, handler: str = "") -> Protocol | None:
+    def find(
+        self, name: str, handler: str = "", describe: Describe | None = None
+    ) -> Protocol | None:
         """Return a protocol; None if it is not installed and no handler class is named.
 
         Args:
             name: in lower case.
             handler: the listener's handler class, ``package.module:Class``; empty if none.
+            describe: returns what a class says about itself; None to import the class here.
 
         Raises:
             ProtocolError: it cannot be used; the text says why.
@@ -70,7 +74,7 @@ class KnownProtocols:
         """
         if name in self._invalid:
             raise ProtocolError(self._invalid[name])
-        protocol = self._installed.find(name, handler)
+        protocol = self._installed.find(name, handler, describe)
         if protocol is None or protocol is self.definitions.get(name):
             return protocol
         if mistake := _mistake(protocol):

@@ -17,6 +17,7 @@ from fastlisten.config.settings import Bind, default_path
 from fastlisten.config.suggest import likely, near
 from fastlisten.config.values.grammar import BadValueError, text_of
 from fastlisten.config.values.kinds import KINDS
+from fastlisten.handlers.class_description import Describe
 from fastlisten.handlers.installed import ClassNotFoundError, ProtocolError
 from fastlisten.handlers.protocol import Protocol
 from fastlisten.option import Option, Origin
@@ -106,6 +107,7 @@ class ListenerReader:
         protocols: the known protocols.
         server: the values of `[server]`, by key on a listener.
         defaults: defaults that depend on the host, by key on a listener.
+        describe: returns what a handler class says about itself; None to import classes here.
 
     Attributes:
         tables: the values of protocols' own tables, such as `[smtp]`, by key on a listener.
@@ -117,8 +119,10 @@ class ListenerReader:
         protocols: KnownProtocols,
         server: Mapping[str, Any],
         defaults: Mapping[str, Any],
+        describe: Describe | None = None,
     ) -> None:
         self._reader = reader
+        self._describe = describe
         self._document = reader.document
         self._protocols = protocols
         self._server = server
@@ -282,7 +286,8 @@ class ListenerReader:
         found = self._found.get((name, handler))
         if found is None:
             try:
-                found = self._protocols.find(name, handler) or Protocol(name, of_class=True)
+                known = self._protocols.find(name, handler, self._describe)
+                found = known or Protocol(name, of_class=True)
             except ProtocolError as error:
                 found = error
             self._found[name, handler] = found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -37,6 +37,8 @@ from fastlisten.config.settings import (
     data_directory,
 )
 from fastlisten.config.suggest import near
+from fastlisten.handlers.class_description import Describe, describe_apart
+from fastlisten.privileges import Identity, UnknownUserError, find_identity
 
 __all__ = ["resolve"]
 
@@ -111,7 +113,8 @@ def resolve(document: Document, machine: Machine, default_directory: str = "") -
     own = {key: f"server.{key}" for key in ("hostname", "greeting")}
     written = {key: values[full] for key, full in own.items() if full in process.typed}
     defaults = {key: values[full] for key, full in own.items()}
-    reading = ListenerReader(reader, protocols, {**server, **written}, defaults)
+    describe = _describe(values, machine)
+    reading = ListenerReader(reader, protocols, {**server, **written}, defaults, describe)
     listeners = _read_listeners(reading, reader, tables, protocols)
     for listener in listeners:
         if listener.values.typed:
@@ -140,6 +143,29 @@ def resolve(document: Document, machine: Machine, default_directory: str = "") -
         _processors=machine.processors,
         _document=document,
     )
+
+
+#: The id of the user without rights in all Linux distributions, and of unmapped ones (proc(5)).
+_NOBODY = 65534
+
+
+def _describe(process: Mapping[str, Any], machine: Machine) -> Describe | None:
+    """Return how handler classes are looked at; None: by importing them here.
+
+    A process that becomes a supervisor, or changes its user, must not import them.
+    """
+    workers, user = process["server.workers"], process["server.run-as.user"]
+    several = machine.processors > 1 if workers == "auto" else workers > 1
+    identity = None
+    if user is not None and os.geteuid() == 0:
+        try:
+            identity = find_identity(user, process["server.run-as.group"])
+        except UnknownUserError:
+            # Reported before anything is served; until then, somebody without rights.
+            identity = Identity("nobody", _NOBODY, _NOBODY, (_NOBODY,))
+    if identity is None and not several:
+        return None
+    return partial(describe_apart, identity=identity)
 
 
 def _in_server(key: str) -> KeyPath:

@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import fastlisten.handlers
+from fastlisten.handlers.class_description import ClassDescription, Describe, DescriptionError
 from fastlisten.handlers.protocol import Protocol
 
 __all__ = [
@@ -91,12 +92,15 @@ class InstalledProtocols:
             else:
                 yield name, found
 
-    def find(self, name: str, handler: str = "") -> Protocol | None:
+    def find(
+        self, name: str, handler: str = "", describe: Describe | None = None
+    ) -> Protocol | None:
         """Return a protocol, None if it is not installed and no class is given.
 
         Args:
             name: in lower case.
             handler: the class that a listener names, ``package.module:Class``; empty if none.
+            describe: returns what a class says about itself; None to import the class here.
 
         Raises:
             ProtocolError: it is registered, but cannot be used.
@@ -111,16 +115,24 @@ class InstalledProtocols:
             return definition
         found = self._found.get((name, kind_name))
         if found is None:
-            # Imported here because it loads an event loop, which most configurations don't need.
-            from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
-
             try:
-                kind = named_handler(kind_name)
-            except HandlerNotFoundError as error:
+                kind = (describe or _describe)(kind_name)
+            except DescriptionError as error:
                 raise (ClassNotFoundError if handler else ProtocolError)(str(error)) from error
             base = definition or Protocol(name, of_class=True)
             found = self._found[name, kind_name] = base.spoken_by(kind, kind_name)
         return found
+
+
+def _describe(name: str) -> ClassDescription:
+    """Import a handler class in this process and describe it."""
+    # Imported here because it loads an event loop, which most configurations don't need.
+    from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
+
+    try:
+        return ClassDescription.of(named_handler(name))
+    except HandlerNotFoundError as error:
+        raise DescriptionError(str(error)) from error
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from fastlisten.option import Option
 if TYPE_CHECKING:
     from fastlisten.handlers.base import Handler
     from fastlisten.handlers.check_interface import CheckedProtocol
+    from fastlisten.handlers.class_description import ClassDescription
 
 __all__ = ["Protocol"]
 
@@ -68,14 +69,14 @@ class Protocol:
         """Return the port of a bind without one, 0 if there is no standard port."""
         return (implicit_tls and self.tls_port) or self.port
 
-    def spoken_by(self, kind: type[Handler], handler: str) -> Protocol:
+    def spoken_by(self, kind: type[Handler] | ClassDescription, handler: str) -> Protocol:
         """Return this protocol as spoken by a handler class.
 
         Class variables that differ from those of `Handler` take precedence over this object's
         values.
 
         Args:
-            kind: the class.
+            kind: the class, or what is known about it.
             handler: its name, ``package.module:Class``.
         """
         own = {option.key: option for option in (*self.options, *kind.options)}

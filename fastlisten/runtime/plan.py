@@ -25,7 +25,7 @@ from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
 from fastlisten.log_events import log
 from fastlisten.runtime.file_permissions import permission_warnings
-from fastlisten.runtime.privileges import identity_of
+from fastlisten.runtime.privileges import check_files, identity_of, make_directory
 from fastlisten.runtime.sockets.opening import BoundSocket, open_all
 from fastlisten.runtime.tls.certificates import Certificates, ReloadResult
 from fastlisten.runtime.tls.pem import FileRead, recorded, replayed
@@ -95,8 +95,8 @@ class Plan:
         if self.identity is None:
             self.certificates = Certificates(config, former=before)
         else:
-            self.identity.make_directory(config)
-            about_files = self.identity.check_files(config)
+            make_directory(self.identity, config)
+            about_files = check_files(self.identity, config)
             self.certificates = Certificates(config, former=before, owner=self.identity.acting)
         self.tls: dict[str, TlsSettings] = {}
         for settings in config.listeners:

@@ -21,7 +21,7 @@ from support.config_strategies import configurations
 
 from fastlisten.cli.main import main
 from fastlisten.mail.accounts.accounts_file import Accounts
-from fastlisten.runtime.sockets.unix_files import group_id, user_id
+from fastlisten.privileges import group_id, user_id
 
 QUICK = settings(
     max_examples=60,

@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "log_events",
         "log_throttle",
         "option",
+        "privileges",
         "private_files",
         "toml_text",
     ),

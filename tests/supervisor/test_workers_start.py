@@ -63,6 +63,22 @@ def test_records_of_workers_name_the_worker(tmp_path: Path) -> None:
     assert sorted(started) == [0, 0, 1]
 
 
+def imports(directory: Path) -> list[tuple[int, int]]:
+    """Return process and user ids of the processes that have imported the handler."""
+    lines = (directory / "imports").read_text().splitlines()
+    return [(int(pid), int(uid)) for pid, uid in (line.split() for line in lines)]
+
+
+def test_supervisor_imports_no_handler(tmp_path: Path) -> None:
+    """The class variables of the class are found out by a child that has ended since."""
+    with workers(tmp_path, 2) as two:
+        pids = [pid for pid, _ in imports(tmp_path)]
+        assert len(pids) == 3
+        assert two.pid not in pids
+        assert set(two.pids) < set(pids)
+        assert two.end() == 0
+
+
 @needs_root
 def test_workers_are_another_user(directory: Path) -> None:
     (directory / "imports").touch()
@@ -77,6 +93,8 @@ def test_workers_are_another_user(directory: Path) -> None:
             assert found["Uid"] == [str(NOBODY.pw_uid)] * 4
             assert found["Groups"] == [str(NOBODY.pw_gid)]
             assert found["CapPrm"] == found["CapEff"] == ["0" * 16]
+        users = [uid for _, uid in imports(directory)]
+        assert users == [NOBODY.pw_uid] * 3
         assert two.end() == 0
 
 

@@ -23,6 +23,7 @@ Clients
     tls_probes                a TLS client and openssl s_client, for a served configuration
     tls_records               TLS 1.3 records that no library sends
     crowd                     many clients at once, for the native limit
+    storm                     clients that come and go while workers die; the limit holds
     external_programs         other programs: run to their end, or driven by a dialogue
     endless_stream, fuzzing   numbered bytes; random operations on connections that exchange them
 

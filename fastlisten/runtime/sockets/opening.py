@@ -18,12 +18,12 @@ from typing import NamedTuple
 from fastlisten._core import OptionBatch
 from fastlisten.config import Bind, ListenerSettings, SocketSetting, socket_options
 from fastlisten.errors import SocketFailure, StartError
-from fastlisten.runtime.privileges import given_up
+from fastlisten.privileges import given_up, group_id, user_id
 from fastlisten.runtime.sockets.address_holders import describe_holder
 from fastlisten.runtime.sockets.inherited_descriptors import take_descriptor
 from fastlisten.runtime.sockets.option_inheritance import not_inherited
 from fastlisten.runtime.sockets.passed_sockets import descriptors_named, passed_descriptors
-from fastlisten.runtime.sockets.unix_files import bind_file, group_id, remove_file, user_id
+from fastlisten.runtime.sockets.unix_files import bind_file, remove_file
 
 __all__ = [
     "BoundSocket",

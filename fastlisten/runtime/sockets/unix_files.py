@@ -6,13 +6,11 @@ file of another kind, is left alone.
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import socket
 import stat
 
-__all__ = ["bind_file", "group_id", "remove_file", "user_id"]
+__all__ = ["bind_file", "remove_file"]
 
 
 def bind_file(sock: socket.socket, path: str, mode: int | None) -> tuple[str, int, int]:
@@ -76,28 +74,3 @@ def _remove_stale(path: str) -> None:
         except OSError:
             # In use but busy (EAGAIN), or not accessible (EACCES): bind(2) will fail.
             pass
-
-
-def user_id(name: str) -> int:
-    """Return the id of a user given by name or number; raise KeyError for an unknown one."""
-    number = _number(name)
-    return pwd.getpwnam(name).pw_uid if number is None else number
-
-
-def group_id(name: str) -> int:
-    """Return the id of a group given by name or number; raise KeyError for an unknown one."""
-    number = _number(name)
-    return grp.getgrnam(name).gr_gid if number is None else number
-
-
-def _number(name: str) -> int | None:
-    """Return the number that a name consists of, None if it is not a number.
-
-    Raises KeyError for a number that is too large; the largest 32-bit number means "no change" to
-    chown(2).
-    """
-    if not (name.isascii() and name.isdigit()):
-        return None
-    if len(name) > 10 or int(name) >= 2**32 - 1:
-        raise KeyError(name)
-    return int(name)

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fastlisten.files import read_file
-from fastlisten.runtime.privileges import given_up
+from fastlisten.privileges import given_up
 
 __all__ = [
     "FileRead",
