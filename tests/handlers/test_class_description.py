@@ -99,13 +99,8 @@ def test_unusable_classes(directory: Path, text: str, message: str) -> None:
 
 
 def test_answer_of_another_kind_is_not_used(directory: Path) -> None:
-    """The module writes to the pipe before the child can."""
-    text = (
-        "import stat\n"
-        "fds = [int(fd) for fd in os.listdir('/proc/self/fd') if os.path.exists('/dev/fd/' + fd)]\n"
-        "os.write(max(fd for fd in fds if stat.S_ISFIFO(os.fstat(fd).st_mode)), b'[{}]')\n"
-        "os._exit(0)\n"
-    )
+    """The module decides what the child writes."""
+    text = "import json\njson.dumps = lambda value: '[{}]'\nclass It(Handler): pass\n"
     with pytest.raises(DescriptionError, match="its class variables are invalid"):
         described(directory, text)
 

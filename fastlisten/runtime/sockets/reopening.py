@@ -27,6 +27,7 @@ from fastlisten._core import OptionBatch
 from fastlisten.config import Bind, ListenerSettings, SocketSetting
 from fastlisten.config.settings import Family
 from fastlisten.errors import SocketFailure, StartError
+from fastlisten.privileges import group_id, user_id
 from fastlisten.runtime.sockets.opening import (
     BoundSocket,
     Opening,
@@ -35,7 +36,6 @@ from fastlisten.runtime.sockets.opening import (
     socket_calls,
     socket_failure,
 )
-from fastlisten.runtime.sockets.unix_files import group_id, user_id
 
 __all__ = ["Reopened", "reopen"]
 
