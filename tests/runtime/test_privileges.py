@@ -78,6 +78,17 @@ def test_every_id_is_the_users(directory: Path) -> None:
         assert started.stop() == 0
 
 
+def test_control_socket_is_the_users(directory: Path) -> None:
+    given_to(directory, NOBODY.pw_uid)
+    path = directory / "data" / "control.sock"
+    with program(directory, AS_NOBODY + PLAIN, wrapper=entering()) as started:
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (NOBODY.pw_uid, 0o600)
+        done = run("status", "--config", directory / "mail.toml")
+        assert done.stdout.startswith(f"PID {started.pid}, ")
+        assert started.stop() == 0
+    assert not path.exists()
+
+
 def test_user_without_a_name_needs_a_group(directory: Path) -> None:
     given_to(directory, STRANGER)
     text = f'run-as = {{ user = "{STRANGER}", group = "{STRANGER + 1}" }}\n{PLAIN}'

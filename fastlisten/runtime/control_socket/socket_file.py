@@ -102,13 +102,12 @@ class ListeningFile:
             directory = os.path.dirname(path)
             if not os.path.exists(directory):
                 os.makedirs(directory, mode=0o700, exist_ok=True)
-                if owner is not None:
-                    os.chown(directory, *owner)
+                _give(directory, owner)
             with _locked(directory):
-                self._made = bind_file(self.sock, path, 0o600)
+                with _umask(0o177):
+                    self._made = bind_file(self.sock, path, None)
                 try:
-                    if owner is not None:
-                        os.chown(path, *owner)
+                    _give(path, owner)
                     self.sock.listen(_BACKLOG)
                 except BaseException:
                     remove_file(self._made)
@@ -125,6 +124,26 @@ class ListeningFile:
         self.sock.close()
         with contextlib.suppress(OSError):  # the directory is no longer writable
             remove_file(self._made)
+
+
+def _give(path: str, owner: tuple[int, int] | None) -> None:
+    """Change the owner of a file.
+
+    Never through a symbolic link: root may do this in a directory of the user, who could put one in
+    its place. (For the same reason the mode is set by the umask, not by chmod(2) afterwards.)
+    """
+    if owner is not None:
+        os.chown(path, *owner, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    """Create files with this mask while the block runs; it holds for all threads."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextlib.contextmanager

@@ -51,19 +51,46 @@ def test_places_of_a_server_with_another_environment() -> None:
     ]
 
 
-def test_only_the_owner_may_use_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077])
+def test_only_the_owner_may_use_it(tmp_path: Path, mask: int) -> None:
     path = tmp_path / "run" / "control.sock"
-    before = os.umask(0)
+    before = os.umask(mask)
     try:
         file = ListeningFile(str(path))
     finally:
-        os.umask(before)
+        assert os.umask(before) == mask
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
     file.close()
     assert not path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file to another user")
+def test_it_belongs_to_the_user_that_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run" / "control.sock"
+    file = ListeningFile(str(path), (54321, 54322))
+    for each in (path, path.parent):
+        assert (each.stat().st_uid, each.stat().st_gid) == (54321, 54322)
+    file.close()
+
+    # That user, who owns the directory, puts a link to somebody else's file in its place.
+    victim = tmp_path / "victim"
+    victim.touch(0o644)
+    chown = os.chown
+
+    def late(name: str, *owner: int, **how: bool) -> None:
+        os.unlink(name)
+        os.symlink(victim, name)
+        chown(name, *owner, **how)
+
+    monkeypatch.setattr(os, "chown", late)
+    ListeningFile(str(path), (54321, 54322)).close()
+    found = victim.stat()
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, 0o644)
 
 
 def test_stale_socket_is_replaced(tmp_path: Path) -> None:
