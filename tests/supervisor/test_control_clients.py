@@ -129,11 +129,15 @@ def test_client_waits_while_workers_are_asked(polled: Polled) -> None:
     asking, other = polled.connect(), polled.connect()
     asking.send(STATUS)
     assert polled.said(asking) == []
+    asking.send(b'{"command": "next"}\n')
+    assert polled.said(asking) == []
     # Meanwhile others are answered, and nothing is polled in vain.
     other.send(b'{"command": "nothing"}\n')
     assert polled.said(other)[0]["error"] == "bad-request"
     polled.pass_time(REPORT_SECONDS)
-    assert polled.said(asking)[0]["server"]["workers"][1]["responding"] is False
+    status, following = polled.said(asking)
+    assert status["server"]["workers"][1]["responding"] is False
+    assert following["error"] == "bad-request"
 
 
 def test_client_that_goes_while_workers_are_asked(polled: Polled) -> None:
