@@ -33,6 +33,11 @@ cdef struct ArenaHead:
     uint32_t spare_too[4]
 
 
+cdef enum MemberFlag:
+    MEMBER_ACCEPTING = 1  # it has listening sockets that could accept now
+    MEMBER_ON_DUTY = 2    # and the kernel tells it about new connections
+
+
 # A process that takes part, from its start to its end: one cache line, written only by that process
 # (and by who heals it).
 cdef struct Member:

@@ -308,6 +308,10 @@ cdef class Arena:
                 found[fl_load32(&self.member_at(i).pid)] = fl_load64(&self.member_at(i).heartbeat)
         return found
 
+    def loads(self):
+        """Return each member's connections in flight plus its recent accepts, by number."""
+        return tuple(fl_load32(&self.member_at(i).load) for i in range(self.members))
+
     # -- rows: called only by the process that manages them
 
     def add_row(self, uint32_t limit=0):

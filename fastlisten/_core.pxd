@@ -7,7 +7,7 @@
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fastlisten._arena cimport PlaceCounter, Places, TotalCounter
+from fastlisten._arena cimport Arena, Member, PlaceCounter, Places, TotalCounter
 
 
 # The state of a slot's descriptor. Only the core changes it.
@@ -144,6 +144,15 @@ cdef struct AcceptorState:
     uint64_t truncated
 
 
+# The other processes that could accept now.
+cdef struct Rivals:
+    uint32_t count
+    uint32_t most           # the greatest load of a process that is to be on duty
+    uint32_t on_duty        # the kernel tells them about new connections, and their load is right
+    uint32_t on_duty_ahead  # ... and they come before this process in order of load and number
+    uint32_t others_ahead   # the kernel does not, and they come before it
+
+
 cdef inline uint32_t milliseconds(double seconds) except? 0xFFFFFFFF:
     """Convert a timeout. More than 14 days become 14 days: Slot.deadline has 32 bits."""
     if not 0 <= seconds:
@@ -198,7 +207,23 @@ cdef class Engine:
     cdef uint64_t next_sweep
     cdef uint64_t armed
     cdef uint64_t next_look  # when to look for a place that nobody woke us for; 0: nobody waits
-    cdef readonly uint64_t rung  # how often another member or ourselves woke us for a place
+    cdef readonly uint64_t rung  # how often another member or ourselves woke us
+    # sharing the load with other processes; all of it is unused if there are none
+    cdef Arena arena
+    cdef Member *processes   # of all members
+    cdef Member *own         # NULL: no load is shared
+    cdef uint32_t number
+    cdef int listen_set      # where listening sockets are: the epoll set itself, or one in it
+    cdef void *listen_events
+    cdef uint32_t listening  # sockets in `listen_set`
+    cdef bint listen_ready   # `listen_set` has been reported
+    cdef readonly bint on_duty   # the kernel reports `listen_set`
+    cdef uint32_t recent     # recent accepts, see RECENT_HALF
+    cdef uint64_t recent_since
+    cdef uint64_t next_pulse
+    cdef uint32_t look_pause
+    cdef uint32_t unanswered  # how many looks in a row have found clients that nobody accepts
+    cdef uint64_t seen       # connections that all members had accepted at the last look
     # parked refusals in a ring, oldest first
     cdef uint64_t *parked
     cdef uint32_t parked_head
@@ -238,6 +263,15 @@ cdef class Engine:
     cdef void reset(self, int fd) noexcept nogil
     cdef void arm(self, AcceptorState *state) noexcept nogil
     cdef void disarm(self, AcceptorState *state, uint8_t hold) noexcept nogil
+    cdef void count_listening(self, int change) noexcept nogil
+    cdef void go_on_duty(self, bint wanted) noexcept nogil
+    cdef void hand_over(self) noexcept nogil
+    cdef bint is_rival(self, uint32_t member) noexcept nogil
+    cdef void count_rivals(self, Rivals *found) noexcept nogil
+    cdef bint is_needed(self) noexcept nogil
+    cdef void publish(self) noexcept nogil
+    cdef void accepted_some(self, uint64_t count) noexcept nogil
+    cdef void pulse(self) noexcept nogil
     cdef void rearm(self, int hold) noexcept nogil
     cdef void hold_all(self, uint8_t hold) noexcept nogil
     cdef void overloaded(self, AcceptorState *state, int error) noexcept nogil
@@ -252,6 +286,7 @@ cdef class Engine:
     cdef void park(self, AcceptorState *state, int fd) noexcept nogil
     cdef bint is_parked(self, uint64_t entry) noexcept nogil
     cdef void native_pass(self) noexcept nogil
+    cdef void accept_ready(self, void *list, int count, int listening) noexcept nogil
     cdef void continue_greeting(self, int fd) noexcept nogil
     cdef void native_event(self, int fd, uint32_t events) noexcept nogil
     cdef void wakeup_due(self, int fd) noexcept nogil

@@ -30,8 +30,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastlisten._arena cimport (
-    TAKE_ROUNDS, PlaceCounter, Places, anybody_waits, give_place, give_total, is_total_reached,
-    places_held, take_place, take_total, wake_one,
+    MEMBER_ACCEPTING, MEMBER_ON_DUTY, TAKE_ROUNDS, Arena, PlaceCounter, Places, anybody_waits,
+    give_place, give_total, is_total_reached, places_held, take_place, take_total, wake_one,
 )
 from fastlisten._system cimport (
     AF_INET, AF_INET6, CLOCK_MONOTONIC, EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
@@ -42,7 +42,7 @@ from fastlisten._system cimport (
     fl_address, fl_load32, fl_microseconds, fl_or64, fl_poll, fl_set_timer, fl_take_bit64,
     fl_walltime, getpeername, getsockopt, inet_ntop, ioctl, linger_t, mmap, munmap, open,
     raise_errno, read, recv, send, setsockopt, shutdown, sockaddr, sockaddr_storage, socklen_t,
-    timerfd_create,
+    timerfd_create, write,
 )
 
 import os
@@ -172,6 +172,23 @@ cdef enum:
     # How long (ms) a waiting listener sleeps before it looks by itself whether a place is free: the
     # process that was woken for it may be stopped, or busy.
     LOOK_PAUSE = 50
+    # How many processes accept at a time (Engine.share_load): so many at least, and one in so many,
+    # those with the least load. More would all be woken for each connection.
+    DUTY_LEAST = 2
+    DUTY_SHARE = 8
+    # Who has more than the least load, by more than this and a 32nd of it, does not go on duty, and
+    # hands over if it is. Less would hand over with every connection.
+    LOAD_SLACK = 2
+    # The accepts that count as recent are halved after this long (ms).
+    RECENT_HALF = 128
+    # How long (ms) until a process that is not on duty looks for clients that nobody accepts: at
+    # first, and at most, while nobody accepts any. It accepts if two looks in a row find some.
+    DUTY_LOOK_FIRST = 2
+    DUTY_LOOK_LAST = 64
+    # How often (ms) a process shows that it is alive, and after how long without it the others no
+    # longer count on it.
+    PULSE = 250
+    PULSE_MISSED = 600
     # How many connections are refused with the reserve descriptor per pause.
     RESERVE_REFUSALS = 64
     # How many descriptors of the process's limit are left to handlers.
@@ -232,6 +249,11 @@ cdef str text_of(const uint8_t *address, int flags):
     else:
         return ""
     return (<bytes>text).decode("ascii")
+
+
+cdef inline uint32_t duty_of(uint32_t processes) noexcept nogil:
+    """Return how many of so many processes are told about new connections."""
+    return max(<uint32_t>DUTY_LEAST, processes // DUTY_SHARE)
 
 
 cdef inline uint64_t slot_key(const Slot *slot, int fd) noexcept nogil:
@@ -343,7 +365,7 @@ cdef class Engine:
     """
 
     def __cinit__(self):
-        self.fd = self.timer = self.reserve = -1
+        self.fd = self.timer = self.reserve = self.listen_set = -1
 
     def __init__(self, loop, capacity=None):
         cdef void *memory
@@ -383,6 +405,7 @@ cdef class Engine:
         if self.reserve < 0:
             raise_errno("open of /dev/null")
         self.watch_system(self.timer)
+        self.listen_set = self.fd
         self.last_turn = self.tick()
         loop.add_reader(self.fd, self._wake)
         engines.add(self)
@@ -490,6 +513,11 @@ cdef class Engine:
                 self.arm_timer(ends)
                 if not self.overload_logged:
                     self.arm_timer(self.overload_since + EPISODE)
+        if self.own != NULL:
+            if self.now >= self.next_pulse:
+                self.pulse()
+            else:
+                self.arm_timer(self.next_pulse)
         if self.next_look:
             if self.now >= self.next_look:
                 self.look_for_places()
@@ -594,8 +622,10 @@ cdef class Engine:
             return
         event.events = EPOLLIN
         event.data.u64 = slot_key(&self.table[state.fd], state.fd)
-        if epoll_ctl(self.fd, EPOLL_CTL_ADD, state.fd, &event) == 0:
+        if epoll_ctl(self.listen_set, EPOLL_CTL_ADD, state.fd, &event) == 0:
             state.registered = True
+            if self.own != NULL:
+                self.count_listening(1)
         else:
             # Out of kernel memory or watches: treat it as an accept that failed for the process.
             self.overloaded(state, errno)
@@ -605,9 +635,159 @@ cdef class Engine:
         state.hold |= hold
         if state.registered:
             state.registered = False
-            epoll_ctl(self.fd, EPOLL_CTL_DEL, state.fd, &event)
+            epoll_ctl(self.listen_set, EPOLL_CTL_DEL, state.fd, &event)
+            if self.own != NULL:
+                self.count_listening(-1)
         if state.wait and state.places.row != NULL and not hold & HOLD_WAITING:
             self.leave_queue(state)
+
+    # -- sharing the load with other processes
+
+    cdef void count_listening(self, int change) noexcept nogil:
+        """A listening socket was added to the set, or taken out of it."""
+        self.listening += change
+        if self.listening == 0:
+            self.own.flags &= ~<uint32_t>MEMBER_ACCEPTING
+            self.hand_over()
+        elif self.listening == 1 and change > 0:
+            self.own.flags |= MEMBER_ACCEPTING
+            self.go_on_duty(False)
+            self.look_pause = DUTY_LOOK_FIRST
+            self.next_pulse = self.now + DUTY_LOOK_FIRST
+            self.arm_timer(self.next_pulse)
+
+    cdef void go_on_duty(self, bint wanted) noexcept nogil:
+        """Let the kernel report new connections, if `wanted` or `is_needed`."""
+        cdef epoll_event event
+        if self.on_duty or self.listening == 0 or not (wanted or self.is_needed()):
+            return
+        self.on_duty = True
+        self.unanswered = 0
+        event.events = EPOLLIN
+        event.data.u64 = slot_key(&self.table[self.listen_set], self.listen_set)
+        epoll_ctl(self.fd, EPOLL_CTL_MOD, self.listen_set, &event)
+        self.own.flags |= MEMBER_ON_DUTY
+
+    cdef void hand_over(self) noexcept nogil:
+        """Let the others accept: wake those with the least load until enough do."""
+        cdef epoll_event event
+        cdef Rivals rivals
+        cdef uint32_t i, load, best_load, found
+        cdef uint32_t last_load = 0
+        cdef int64_t last = -1
+        cdef uint64_t one = 1
+        if not self.on_duty:
+            return
+        self.on_duty = False
+        self.unanswered = 0
+        self.look_pause = DUTY_LOOK_FIRST
+        # Before the others are woken: they count how many are armed.
+        self.own.flags &= ~<uint32_t>MEMBER_ON_DUTY
+        if self.fd >= 0:
+            event.events = 0
+            event.data.u64 = slot_key(&self.table[self.listen_set], self.listen_set)
+            epoll_ctl(self.fd, EPOLL_CTL_MOD, self.listen_set, &event)
+        self.next_pulse = self.now + DUTY_LOOK_FIRST
+        self.arm_timer(self.next_pulse)
+        self.count_rivals(&rivals)
+        while rivals.on_duty < duty_of(rivals.count + 1):
+            # The next one in order of load and number.
+            found = self.arena.members
+            best_load = 0
+            for i in range(self.arena.members):
+                if not self.is_rival(i) or self.processes[i].flags & MEMBER_ON_DUTY:
+                    continue
+                load = fl_load32(&self.processes[i].load)
+                if load > rivals.most:
+                    continue
+                if last >= 0 and (load < last_load or (load == last_load and i <= last)):
+                    continue
+                if found == self.arena.members or load < best_load:
+                    found = i
+                    best_load = load
+            if found == self.arena.members:
+                break
+            write(self.arena.wakeup_fds[found], &one, 8)
+            last = found
+            last_load = best_load
+            rivals.on_duty += 1
+
+    cdef bint is_rival(self, uint32_t member) noexcept nogil:
+        """Whether another process could accept: it has free listening sockets and is alive."""
+        cdef Member *other = &self.processes[member]
+        return (member != self.number and other.flags & MEMBER_ACCEPTING
+                and self.now <= other.heartbeat + PULSE_MISSED)
+
+    cdef void count_rivals(self, Rivals *found) noexcept nogil:
+        cdef uint32_t i, load, own = self.own.load, least = own
+        cdef bint ahead
+        memset(found, 0, sizeof(Rivals))
+        for i in range(self.arena.members):
+            if self.is_rival(i):
+                found.count += 1
+                least = min(least, fl_load32(&self.processes[i].load))
+        found.most = least + LOAD_SLACK + least // 32
+        for i in range(self.arena.members):
+            if not self.is_rival(i):
+                continue
+            load = fl_load32(&self.processes[i].load)
+            ahead = load < own or load == own and i < self.number
+            if not self.processes[i].flags & MEMBER_ON_DUTY:
+                found.others_ahead += ahead
+            elif load <= found.most:
+                found.on_duty += 1
+                found.on_duty_ahead += ahead
+
+    cdef bint is_needed(self) noexcept nogil:
+        """Whether too few processes are on duty, and this one is next."""
+        cdef Rivals rivals
+        self.count_rivals(&rivals)
+        return (self.own.load <= rivals.most
+                and rivals.on_duty + rivals.others_ahead < duty_of(rivals.count + 1))
+
+    cdef void publish(self) noexcept nogil:
+        """Tell the other processes the load of this one, and that it is alive."""
+        cdef uint64_t halves = (self.now - self.recent_since) // RECENT_HALF
+        cdef uint32_t load
+        if halves:
+            self.recent = self.recent >> min(halves, <uint64_t>31)
+            self.recent_since += halves * RECENT_HALF
+        load = <uint32_t>self.open + self.recent
+        if load != self.own.load:
+            self.own.load = load
+        self.own.heartbeat = self.now
+
+    cdef void accepted_some(self, uint64_t count) noexcept nogil:
+        """Count connections that were accepted, and hand over if others have less load."""
+        cdef Rivals rivals
+        self.recent += <uint32_t>count
+        self.own.accepted += count
+        self.publish()
+        self.count_rivals(&rivals)
+        if self.own.load > rivals.most or rivals.on_duty_ahead >= duty_of(rivals.count + 1):
+            self.hand_over()
+
+    cdef void pulse(self) noexcept nogil:
+        """Show that this process is alive; look whether anybody accepts, if not on duty."""
+        cdef uint64_t accepted = 0
+        cdef uint32_t i
+        self.publish()
+        self.next_pulse = self.now + PULSE
+        if self.listening and not self.on_duty:
+            for i in range(self.arena.members):
+                accepted += self.processes[i].accepted
+            if epoll_wait(self.listen_set, <epoll_event *>self.listen_events, 1, 0) > 0:
+                self.unanswered += 1
+            else:
+                self.unanswered = 0
+            if self.unanswered or accepted != self.seen:
+                self.look_pause = DUTY_LOOK_FIRST
+            else:
+                self.look_pause = min(self.look_pause * 2, <uint32_t>DUTY_LOOK_LAST)
+            self.seen = accepted
+            self.next_pulse = self.now + self.look_pause
+            self.go_on_duty(self.unanswered >= 2)
+        self.arm_timer(self.next_pulse)
 
     cdef void rearm(self, int hold) noexcept nogil:
         """Lift one kind of hold from all listeners."""
@@ -724,7 +904,10 @@ cdef class Engine:
             slot = &self.table[fd]
             if slot.state == SLOT_LISTENING:
                 # A listening socket had this number, and was closed before its acceptor.
-                self.acceptors[slot.acceptor].registered = False
+                if self.acceptors[slot.acceptor].registered:
+                    self.acceptors[slot.acceptor].registered = False
+                    if self.own != NULL:
+                        self.count_listening(-1)
                 self.acceptors[slot.acceptor].hold |= HOLD_CLOSED
                 slot.generation += 1
             fill_slot(self, state, fd, &peer)
@@ -927,9 +1110,8 @@ cdef class Engine:
     cdef void native_pass(self) noexcept nogil:
         """Call epoll_wait once and handle all events that need no Python."""
         cdef epoll_event *events = <epoll_event *>self.events
-        cdef int i, fd, turn, listening = 0, budget
+        cdef int i, fd, listening = 0
         cdef Slot *slot
-        cdef AcceptorState *state
         self.position = 0
         self.accepted_position = self.accepted_count = 0
         self.count = epoll_wait(self.fd, events, MAX_EVENTS, 0)
@@ -955,14 +1137,27 @@ cdef class Engine:
                 elif events[i].events == <uint32_t>EPOLLOUT:
                     events[i].events = 0
                     self.continue_greeting(fd)
-        if not listening:
-            return
+        if self.listen_ready:
+            self.listen_ready = False
+            i = epoll_wait(self.listen_set, <epoll_event *>self.listen_events, MAX_EVENTS, 0)
+            if i > 0 and self.on_duty:
+                self.accept_ready(self.listen_events, i, i)
+        elif listening:
+            self.accept_ready(self.events, self.count, listening)
+
+    cdef void accept_ready(self, void *list, int count, int listening) noexcept nogil:
+        """Accept on the listening sockets among these events, of which there are so many."""
+        cdef epoll_event *events = <epoll_event *>list
+        cdef int i, fd, turn, budget
+        cdef Slot *slot
+        cdef AcceptorState *state
+        cdef uint64_t before, accepted = 0
         budget = max(MIN_ACCEPTS, MAX_ACCEPTS // listening)
         # Another listener is first each time, so that none starves when time runs out.
         self.rotor += 1
         self.accept_stop = fl_microseconds() + SLICE
-        for turn in range(self.count):
-            i = (turn + self.rotor) % self.count
+        for turn in range(count):
+            i = (turn + self.rotor) % count
             if events[i].events == 0:
                 continue
             fd = <int><uint32_t>events[i].data.u64
@@ -973,10 +1168,14 @@ cdef class Engine:
             events[i].events = 0
             state = self.acceptors[slot.acceptor]
             if state.hold == 0 and self.accepted_count < MAX_ACCEPTS:
+                before = state.accepted
                 self.accept_batch(state, min(budget, MAX_ACCEPTS - self.accepted_count))
+                accepted += state.accepted - before
                 if state.wait and state.places.row != NULL:
                     # More places may be free than this process was woken for.
                     self.pass_on(state)
+        if self.own != NULL and accepted:
+            self.accepted_some(accepted)
 
     cdef void continue_greeting(self, int fd) noexcept nogil:
         cdef AcceptorState *state = self.acceptors[self.table[fd].acceptor]
@@ -992,6 +1191,8 @@ cdef class Engine:
         if slot.state == SLOT_SYSTEM:
             if fd == self.timer:
                 self.timer_due()
+            elif fd == self.listen_set:
+                self.listen_ready = True
             else:
                 self.wakeup_due(fd)
         elif slot.state == SLOT_PARKED:
@@ -1014,7 +1215,7 @@ cdef class Engine:
                 self.watch_edges(fd, EPOLL_CTL_MOD)
 
     cdef void wakeup_due(self, int fd) noexcept nogil:
-        """A place was given back, of a row that is not known."""
+        """A place of an unknown row was given back, or others hand over to this process."""
         cdef uint64_t value
         cdef uint32_t i
         cdef AcceptorState *state
@@ -1029,6 +1230,8 @@ cdef class Engine:
                 self.arm(state)
             if not state.registered:
                 self.pass_on(state)
+        if self.own != NULL:
+            self.go_on_duty(True)
 
     def _wake(self):
         """Take a turn: the epoll descriptor is readable. Only the loop calls this."""
@@ -1095,6 +1298,8 @@ cdef class Engine:
             if self.record_count and (self.now >= self.records_due
                                       or self.record_count > RECORDS // 2):
                 self.flush_records()
+            if self.own != NULL:
+                self.publish()
         finally:
             # Accepted connections are not in the epoll set yet, so nothing else would wake us.
             # Events that are left over keep the epoll descriptor readable.
@@ -1396,6 +1601,62 @@ cdef class Engine:
                 return False
         return True
 
+    def share_load(self, Arena arena not None, member):
+        """Share the load with the other members of an arena, who have the same listening sockets.
+
+        Whoever accepts keeps the connection. So only a few of them are on duty at a time, that is,
+        told about new connections: an eighth, at least two, those with the least load. Who has got
+        more than others hands over to the next. A process that is not on duty looks now and then
+        for clients that nobody accepts, so that none waits for a process that hangs.
+
+        Call it before the first acceptor listens. It does nothing if the arena has room for one
+        member only.
+
+        Raises:
+            RuntimeError: an acceptor is listening, or the engine shares the load in another arena.
+            OSError: descriptors or memory ran out.
+        """
+        cdef int fd
+        cdef uint32_t i
+        arena.require_member(member)
+        if arena.members == 1 or (self.arena is arena and self.number == member):
+            return
+        if self.arena is not None:
+            raise RuntimeError("the engine shares the load in another arena")
+        for i in range(self.acceptors_size):
+            if self.acceptors[i] != NULL and self.acceptors[i].registered:
+                raise RuntimeError("an acceptor is listening already")
+        if self.listen_events == NULL:
+            self.listen_events = calloc(MAX_EVENTS, sizeof(epoll_event))
+            if self.listen_events == NULL:
+                raise MemoryError
+        fd = epoll_create1(EPOLL_CLOEXEC)
+        if fd < 0:
+            raise_errno("epoll_create1")
+        try:
+            self.watch_system(fd)
+        except BaseException:
+            close(fd)
+            raise
+        self.listen_set = fd
+        self.arena = arena
+        self.number = member
+        self.processes = arena.member_at(0)
+        fd = arena.wakeup_fds[self.number]
+        if fd not in self.wakeups:
+            self.watch_system(fd)
+            self.wakeups[fd] = 0
+        self.wakeups[fd] += 1
+        self.tick()
+        self.on_duty = True
+        self.own = arena.member_at(self.number)
+        self.own.capacity = <uint32_t>min(self.capacity, <int64_t>0xFFFFFFFF)
+        self.recent_since = self.now
+        self.publish()
+        self.hand_over()
+        self.next_pulse = self.now + PULSE
+        self.arm_timer(self.next_pulse)
+
     def log_connections(self, bint wanted):
         """Log every connection that is opened or closed (default: only refusals and errors)."""
         cdef uint32_t both = 1 << R_OPENED | 1 << R_CLOSED
@@ -1406,6 +1667,8 @@ cdef class Engine:
         if value < 1:
             raise ValueError(f"capacity must be at least 1, not {value}")
         self.capacity = value
+        if self.own != NULL:
+            self.own.capacity = <uint32_t>min(value, <int64_t>0xFFFFFFFF)
         if self.at_capacity and self.open < self.capacity:
             self.at_capacity = False
             self.rearm(HOLD_CAPACITY)
@@ -1549,20 +1812,27 @@ cdef class Engine:
                     close(<int>fd)
                 else:
                     self.release(<int>fd)
+        if self.own != NULL and not self.forked:
+            self.listening = 0
+            self.own.flags &= ~<uint32_t>MEMBER_ACCEPTING
+            self.hand_over()
+        self.own = NULL
         self.position = self.count = self.accepted_position = self.accepted_count = 0
         if self.record_count and not self.forked:
             self.flush_records()
         self.close_descriptors()
 
     cdef void close_descriptors(self) noexcept:
-        # The epoll set first: this ends all registrations, those of listening sockets too.
+        # The epoll sets first: this ends all registrations, those of listening sockets too.
+        if self.listen_set >= 0 and self.listen_set != self.fd:
+            close(self.listen_set)
         if self.fd >= 0:
             close(self.fd)
         if self.timer >= 0:
             close(self.timer)
         if self.reserve >= 0:
             close(self.reserve)
-        self.fd = self.timer = self.reserve = -1
+        self.fd = self.timer = self.reserve = self.listen_set = -1
 
     def _after_fork(self):
         """In a forked child: close the copies of all descriptors, touch nothing that is shared."""
@@ -1584,6 +1854,7 @@ cdef class Engine:
         if self.table != NULL:
             munmap(self.table, self.mapping_size())
         free(self.events)
+        free(self.listen_events)
         free(self.accepted)
         free(self.parked)
         free(self.records)

@@ -112,6 +112,7 @@ class ConnectionServer(asyncio.AbstractServer):
         Returns:
             accepted: connections accepted, including those of `connect_accepted_socket`.
             refused_limit: connections refused because of `max_connections`.
+            refused_total: connections refused because of `server.total-connections`.
             refused_overload: connections refused because descriptors or memory ran out.
             accept_errors: failures of accept(2).
             option_errors: options that the kernel rejected for an accepted socket.

@@ -166,6 +166,7 @@ class Worker:
             OSError: descriptors or memory ran out. `abandon` cleans up.
         """
         self._engine = engine_for(asyncio.get_running_loop())
+        self._engine.share_load(arena, member)
         self._arena, self._member = arena, member
         self.log_connections()
         own: dict[str, list[BoundSocket]] = {settings.id: [] for settings, _ in self.handlers}

@@ -68,11 +68,13 @@ class Group:
         self.started += 1
 
         async def start() -> ConnectionServer:
+            member = self.arena.join()
+            engine_for(asyncio.get_running_loop()).share_load(self.arena, member)
             return await create_server(
                 ClosesAtFirstInput,
                 sock=self.sock,
                 backlog=4096,
-                max_connections=self.arena.places(1, self.arena.join()),
+                max_connections=self.arena.places(1, member),
                 limit_action=self.action,
                 refusal=REFUSAL,
                 greeting=greeting_of(os.getpid()),
