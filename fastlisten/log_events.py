@@ -88,6 +88,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "worker-hung": ("worker", "pid"),
     "worker-back": ("worker", "pid"),
     "worker-given-up": ("worker", "code"),
+    "restart-requested": ("by",),
     "restart-failed": ("worker",),
     "supervisor-gone": (),
     "server-draining": ("count", "timeout"),

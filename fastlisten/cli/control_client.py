@@ -32,8 +32,9 @@ NO_SERVER = 3
 #: Seconds to wait for an answer. The server's loop makes it in milliseconds.
 TIMEOUT = 10.0
 
-#: A reload reads and checks files, opens sockets and waits for worker processes.
-_TIMEOUTS = {"reload": 60.0}
+#: A reload reads and checks files, opens sockets and waits for worker processes. A restart waits
+#: for one worker after the other, each of which may take seconds to start.
+_TIMEOUTS = {"reload": 60.0, "restart": 600.0}
 
 #: Seconds between attempts to connect while the server's backlog is full.
 _RETRY = 0.1

@@ -95,6 +95,9 @@ def _control_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParse
         help="print it again every second, until interrupted",
     )
     reload = commands.add_parser("reload", help="let a running server read its files again")
+    restart = commands.add_parser(
+        "restart", help="replace the workers of a running server, one after the other"
+    )
     pause = commands.add_parser("pause", help="stop a listener from accepting connections")
     resume = commands.add_parser("resume", help="let a paused listener accept again")
     drain = commands.add_parser(
@@ -106,7 +109,7 @@ def _control_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParse
     limit.add_argument(
         "limit", metavar="N", type=int, help="the most connections until the next start"
     )
-    for one in (status, reload, pause, resume, drain, limit):
+    for one in (status, reload, restart, pause, resume, drain, limit):
         one.add_argument(
             "--config",
             metavar="FILE",
@@ -264,6 +267,10 @@ def _ask(given: argparse.Namespace, client: ControlClient) -> int:
         from fastlisten.cli import reload
 
         return reload.run(client, sys.stdout, sys.stderr)
+    if given.command == "restart":
+        from fastlisten.cli import restart
+
+        return restart.run(client, sys.stdout, sys.stderr)
     if given.command == "limit":
         from fastlisten.cli import limit
 

@@ -7,6 +7,7 @@ no token.
     command                  needs         answers with
     status                                 server, listeners
     reload                                 reload
+    restart                                restart
     pause, resume, drain     id
     limit                    id, limit
 
@@ -44,6 +45,7 @@ __all__ = [
     "Request",
     "RequestError",
     "RequestLines",
+    "Restart",
     "ServedProcess",
     "answer",
     "failure",
@@ -60,6 +62,7 @@ MAX_REQUEST = 64 * 1024
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "status": (),
     "reload": (),
+    "restart": (),
     "pause": ("id",),
     "resume": ("id",),
     "drain": ("id",),
@@ -70,7 +73,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 ERRORS: Mapping[str, str] = {
     "bad-request": "the line is not a request",
     "unknown-listener": "no listener has this id",
-    "impossible": "the listener's state does not allow it",
+    "impossible": "the state of the listener, or the kind of server, does not allow it",
     "bad-limit": "the limit is out of range",
     "wrong-server": "this server was started with another configuration file",
     "unfinished": "some workers have not made the change in time; the others have",
@@ -84,6 +87,9 @@ _BATCH = 100
 
 #: Listeners to name in an error if there are no more.
 _MAX_NAMED = 8
+
+#: Replaces all workers. Takes who requested it; returns the value of `restart`.
+Restart = Callable[[str], Awaitable[Mapping[str, object]]]
 
 #: Reads the configuration again. Takes who requested it; returns the value of `reload`.
 Reload = Callable[[str], Awaitable[Mapping[str, object]]]
@@ -128,12 +134,15 @@ class ServedProcess:
             that, and returns a JSON object with at least `succeeded`.
         pid: the process that signals go to.
         config: the absolute path of its configuration file, empty for the embedded default.
+        restart: a coroutine function that replaces all workers. It takes who requested that, and
+            returns a JSON object with at least `succeeded`. None for a server in one process.
     """
 
     control: Control
     reload: Reload
     pid: int
     config: str = ""
+    restart: Restart | None = None
 
 
 class RequestLines:
@@ -241,6 +250,11 @@ async def _carry_out(server: ServedProcess, request: Request, by: str) -> Iterab
         return _status(server, await control.server(), reports)
     if request.command == "reload":
         return (_line({"ok": True, "reload": await server.reload(by)}),)
+    if request.command == "restart":
+        if server.restart is None:
+            text = "this server is one process, which cannot be replaced while it serves"
+            raise RequestError("impossible", f"{text}; it needs server.workers")
+        return (_line({"ok": True, "restart": await server.restart(by)}),)
     if request.command == "limit":
         try:
             await control.set_limit(request.id, request.limit, by)

@@ -49,6 +49,7 @@ from fastlisten.runtime.supervisor.lifecycle_messages import (
     RELOAD,
     SERVING,
 )
+from fastlisten.runtime.supervisor.pending import Pending
 from fastlisten.runtime.supervisor.supervisor_control import SupervisorControl
 from fastlisten.runtime.supervisor.upkeep import Upkeep
 from fastlisten.runtime.supervisor.worker_process import Ended, State, WorkerProcess
@@ -155,6 +156,7 @@ class Supervisor:
         self._stops = 0
         self._code: int | None = None
         self._rolling: list[_Slot] = []
+        self._restarting: Pending[bool] | None = None
         self._hung = HungWorkers()
         self._control_path = plan.config.process["server.control-socket"] or control_socket
         self._clients: ControlClients | None = None
@@ -391,8 +393,7 @@ class Supervisor:
                 self.control.remove(process.key)
                 process.channel.close()
                 self._process_ended(process, Ended.of(status))
-        if not any(slot.successor for slot in self._slots):
-            self._roll_on()
+        self._roll_on()
 
     def _process_ended(self, process: WorkerProcess, ended: Ended) -> None:
         slot = self._slots[process.number]
@@ -403,11 +404,11 @@ class Supervisor:
         self._log(level, "worker-ended", text, process, ended, **fields)
         if slot.successor is process:
             slot.successor = None
-            self._rolling.clear()
             if not asked:
                 text = "worker %d: its successor could not start, so the old workers go on serving"
                 number = slot.number
                 log(logger, logging.ERROR, "restart-failed", text, number, worker=number)
+            self._restarted(False)
             return
         if slot.process is not process:
             return
@@ -510,7 +511,7 @@ class Supervisor:
             old, slot.process, slot.successor = slot.process, process, None
             if old is not None:
                 self._stop_process(old)
-            self._roll_on()
+        self._roll_on()
 
     def _process_drains(self, process: WorkerProcess) -> None:
         """Replace a worker that somebody has told to stop."""
@@ -531,7 +532,9 @@ class Supervisor:
         owner = None if identity is None else (identity.uid, identity.gid)
         file = open_control_socket(self._plan.config, self._control_path, owner)
         if file is not None:
-            served = ServedProcess(self.control, self._reload_for, os.getpid(), self._config_path)
+            served = ServedProcess(
+                self.control, self._reload_for, os.getpid(), self._config_path, self._restart_for
+            )
             self._clients = ControlClients(file, served)
 
     async def _reload_for(self, by: str) -> Mapping[str, object]:
@@ -546,6 +549,11 @@ class Supervisor:
             problems=tuple(map(str, found.problems)),
             files=found.files,
         ).plain()
+
+    async def _restart_for(self, by: str) -> Mapping[str, object]:
+        """Replace all workers for a client of the control socket; return the answer."""
+        log(logger, logging.INFO, "restart-requested", "restart requested by %s", by, by=by)
+        return {"succeeded": await self.restart(), "workers": len(self._slots)}
 
     # -- for the control of all workers
 
@@ -605,21 +613,48 @@ class Supervisor:
         failed = "" if plan.reload_succeeded else "; the last reload failed"
         self._manager.ready(f"serving {text}{failed}")
 
-    def restart(self) -> None:
+    def restart(self) -> Pending[bool]:
         """Replace all workers, one after the other: the new one serves before the old one drains.
 
-        New processes import handlers and applications again, as they are on disk then.
+        New processes import handlers and applications again, as they are on disk then. A worker
+        that could not start before is tried again.
+
+        Returns:
+            Whether all of them were replaced, once that is known.
         """
-        if self.started and not self._stops and not self._rolling:
+        if self._restarting is None:
+            outcome: Pending[bool] = Pending()
+            if not self.started or self._stops:
+                outcome.resolve(False)
+                return outcome
+            self._restarting = outcome
+            for slot in self._slots:
+                if slot.process is None:
+                    slot.given_up = False
+                    slot.start_at = time.monotonic()
             self._rolling = list(self._slots)
             self._roll_on()
+            return outcome
+        return self._restarting
+
+    def _restarted(self, succeeded: bool) -> None:
+        """End a restart."""
+        self._rolling.clear()
+        outcome, self._restarting = self._restarting, None
+        if outcome is not None:
+            outcome.resolve(succeeded)
 
     def _roll_on(self) -> None:
+        """Replace the next worker of a restart, if there is one and the last one is done."""
+        if self._restarting is None or any(slot.successor for slot in self._slots):
+            return
         while self._rolling and self._has_room():
             slot = self._rolling.pop(0)
-            if slot.successor is None and slot.process is not None:
+            if slot.process is not None:
                 self._try_to_spawn(slot)
                 return
+        if not self._rolling:
+            self._restarted(True)
 
     def _log(
         self,

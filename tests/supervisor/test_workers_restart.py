@@ -1,0 +1,186 @@
+"""All workers replaced while clients come: by `fastlisten restart`, and one by one with SIGTERM.
+
+Rules of this file: the program, the command and the clients are real. Clients connect again and
+again in a thread of the test, and every attempt that is not served counts as failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.kernel import ended
+from support.program import program, run
+from support.waiting import until
+from support.workers import WHO, Workers, line, patched, workers
+
+
+class Attempts:
+    """A client that connects again and again.
+
+    Attributes:
+        pids: of the workers that have served it, without repetitions.
+        served: how often it was served.
+        failed: why it was not, each time.
+    """
+
+    def __init__(self, server: Workers) -> None:
+        self._server = server
+        self._ends = threading.Event()
+        self.pids: set[int] = set()
+        self.served = 0
+        self.failed: list[str] = []
+
+    def run(self) -> None:
+        """Connect until the end; each attempt is a greeting."""
+        while not self._ends.is_set():
+            try:
+                with self._server.connect() as client:
+                    said = line(client)
+                self.pids.add(int(said))
+                self.served += 1
+            except (OSError, ValueError) as error:
+                self.failed.append(repr(error))
+
+    def more(self, count: int) -> None:
+        """Wait until it has been served that often from now on."""
+        wanted = self.served + count
+        until(lambda: self.served >= wanted or self.failed, f"{count} clients")
+
+    def end(self) -> None:
+        """Let `run` return."""
+        self._ends.set()
+
+
+@contextlib.contextmanager
+def attempts(server: Workers) -> Iterator[Attempts]:
+    """Let a client connect again and again while the block runs."""
+    client = Attempts(server)
+    thread = threading.Thread(target=client.run)
+    thread.start()
+    try:
+        client.more(10)
+        yield client
+    finally:
+        client.end()
+        thread.join()
+
+
+def head(directory: Path) -> str:
+    return f'shutdown-timeout = "1h"\ncontrol-socket = "{directory / "control"}"\n'
+
+
+def restart(directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run `fastlisten restart`."""
+    return run("restart", "--config", directory / "mail.toml", TOLD=str(directory))
+
+
+def test_restart_turns_no_client_away(tmp_path: Path) -> None:
+    with workers(tmp_path, 2, head=head(tmp_path)) as two, attempts(two) as client:
+        old = two.pids
+        done = restart(tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "2 workers replaced\n", "")
+        until(lambda: all(ended(pid) for pid in old), "the end of the old workers")
+        new = two.pids
+        assert len(new) == 2
+        client.more(10)
+        assert client.failed == []
+        assert client.pids <= {*old, *new}
+        # Each of them has imported the handler for itself.
+        imported = (tmp_path / "imports").read_text().split()[::2]
+        assert {str(pid) for pid in (*old, *new)} < set(imported)
+        client.end()
+        assert two.end() == 0
+
+
+def test_old_worker_finishes_what_it_has_begun(tmp_path: Path) -> None:
+    with workers(tmp_path, 2, head=head(tmp_path)) as two:
+        first = two.pids[0]
+        with two.served_by(first) as busy:
+            busy.sendall(b"begin")
+            assert busy.recv(5) == b"begin"
+            assert restart(tmp_path).returncode == 0
+            assert not ended(first)
+            busy.sendall(b"end")
+            assert busy.recv(3) == b"end"
+            until(lambda: ended(first), "the end of the old worker")
+        assert two.end() == 0
+
+
+def test_restart_that_fails_leaves_the_old_workers(tmp_path: Path) -> None:
+    with workers(tmp_path, 2, head=head(tmp_path)) as two, attempts(two) as client:
+        old = two.pids
+        (tmp_path / "broken").touch()
+        done = restart(tmp_path)
+        assert done.returncode == 1
+        assert "a new worker could not start" in done.stderr
+        assert two.pids == old
+        client.more(10)
+        assert client.failed == []
+        # It can be tried again.
+        (tmp_path / "broken").unlink()
+        assert restart(tmp_path).returncode == 0
+        client.end()
+        assert two.end() == 0
+    assert "worker 0: its successor could not start" in two.err
+
+
+def test_restart_brings_back_a_worker_that_could_not_start(tmp_path: Path) -> None:
+    with workers(tmp_path, 2, head=head(tmp_path)) as two:
+        (tmp_path / "broken").touch()
+        os.kill(two.pids[0], signal.SIGKILL)
+        until(lambda: "worker 0 cannot start" in two.err, "the end of the attempts")
+        (tmp_path / "broken").unlink()
+        assert restart(tmp_path).returncode == 0
+        two.serve(4)
+        until(lambda: len(two.pids) == 2, "two workers")
+        assert two.end() == 0
+
+
+def test_crash_during_a_restart(tmp_path: Path) -> None:
+    """The old worker dies while its successor starts; the restart goes on."""
+    slow = (
+        "import os, signal, fastlisten.runtime.supervisor.supervisor as it\n"
+        "spawn = it.Supervisor._spawn\n"
+        "def then_kill(self, slot):\n"
+        "    old = slot.process\n"
+        "    process = spawn(self, slot)\n"
+        "    if old is not None and slot.number == 0: old.kill()\n"
+        "    return process\n"
+        "it.Supervisor._spawn = then_kill\n"
+    )
+    environ = patched(tmp_path, slow)
+    with workers(tmp_path, 2, head=head(tmp_path), environ=environ) as two:
+        old = two.pids
+        assert restart(tmp_path).returncode == 0
+        until(lambda: all(ended(pid) for pid in old), "the end of the old workers")
+        until(lambda: len(two.pids) == 2, "two workers")
+        assert two.end() == 0
+    assert f"worker 0 (pid {old[0]}) has ended: SIGKILL" in two.err
+
+
+def test_workers_told_one_by_one_turn_no_client_away(tmp_path: Path) -> None:
+    with workers(tmp_path, 2, head=head(tmp_path)) as two, attempts(two) as client:
+        for count in range(4):
+            oldest = two.pids[0]
+            os.kill(oldest, signal.SIGTERM)
+            two.serve(3 + count)
+            until(lambda pid=oldest: ended(pid), "the end")  # type: ignore[misc]
+        client.more(10)
+        assert client.failed == []
+        client.end()
+        assert two.end() == 0
+
+
+def test_one_process_cannot_be_restarted(tmp_path: Path) -> None:
+    environ = {"TOLD": str(tmp_path)}
+    with program(tmp_path, head(tmp_path) + WHO, environ=environ) as started:
+        done = restart(tmp_path)
+        assert done.returncode == 1
+        assert "this server is one process" in done.stderr
+        assert started.stop() == 0
