@@ -7,9 +7,11 @@ import socket
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.config import listener_table, load_text
+from support.waiting import PATIENCE, until
 
 from fastlisten.config import Config
 from fastlisten.runtime.control_socket.socket_file import (
@@ -19,6 +21,7 @@ from fastlisten.runtime.control_socket.socket_file import (
     default_path,
     possible_paths,
 )
+from fastlisten.runtime.sockets.unix_files import bind_file
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -114,34 +117,45 @@ def test_socket_in_use_is_left_alone_and_its_holder_named(tmp_path: Path) -> Non
     first.close()
 
 
-def test_one_of_many_servers_gets_it(tmp_path: Path) -> None:
-    """A stale socket tempts all of them to remove it, even when another has replaced it."""
+def test_one_of_two_servers_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that is bound and does not listen yet looks stale to another server."""
     path = tmp_path / "control.sock"
-    for _ in range(5):
-        with socket.socket(socket.AF_UNIX) as stale:
-            stale.bind(str(path))
-        files: list[ListeningFile] = []
-        refused: list[str] = []
-        at_once = threading.Barrier(8)
+    bound, go_on = threading.Event(), threading.Event()
 
-        def start(
-            files: list[ListeningFile] = files,
-            refused: list[str] = refused,
-            at_once: threading.Barrier = at_once,
-        ) -> None:
-            at_once.wait()
-            try:
-                files.append(ListeningFile(str(path)))
-            except ControlSocketError as error:
-                refused.append(str(error))
+    def slow(*arguments: Any) -> Any:
+        made = bind_file(*arguments)
+        if not bound.is_set():
+            bound.set()
+            assert go_on.wait(PATIENCE)
+        return made
 
-        threads = [threading.Thread(target=start) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert (len(files), len(refused)) == (1, 7)
-        files[0].close()
+    monkeypatch.setattr("fastlisten.runtime.control_socket.socket_file.bind_file", slow)
+    files: list[ListeningFile] = []
+    refused: list[str] = []
+
+    def start() -> None:
+        try:
+            files.append(ListeningFile(str(path)))
+        except ControlSocketError as error:
+            refused.append(str(error))
+
+    first, second = threading.Thread(target=start), threading.Thread(target=start)
+    first.start()
+    assert bound.wait(PATIENCE)
+    second.start()
+    until(lambda: waits_for_a_lock() or not second.is_alive(), "the second server")
+    go_on.set()
+    first.join()
+    second.join()
+    assert (len(files), len(refused)) == (1, 1)
+    for file in files:
+        file.close()
+
+
+def waits_for_a_lock() -> bool:
+    """Tell whether a thread of this process waits for a lock of a file (proc_locks(5))."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any(" -> FLOCK" in line and f" {os.getpid()} " in line for line in lines)
 
 
 def test_file_of_a_successor_is_not_removed(tmp_path: Path) -> None:
