@@ -11,10 +11,11 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from support.environment import clean_environment
 from support.kernel import ended
-from support.program import Program, program
+from support.program import ACCOUNTS, Program, program
 from support.waiting import PATIENCE, until
 
 __all__ = ["WHO", "Workers", "workers"]
@@ -129,6 +130,7 @@ def workers(
     head: str = "",
     wrapper: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
+    accounts: str = ACCOUNTS,
     serve: bool = True,
 ) -> Iterator[Workers]:
     """Run a supervisor until the end of the block, at the latest.
@@ -140,12 +142,14 @@ def workers(
         head: keys of `[server]`.
         wrapper: a command that runs the program and becomes it (exec).
         environ: changes to the environment.
+        accounts: the content of the accounts file.
         serve: wait until all workers serve.
     """
     text = f"workers = {count}\n{head}{text}"
     told = {"TOLD": str(directory), **(environ or {})}
     listeners = 1 if serve else -1
-    with program(directory, text, wrapper=wrapper, environ=told, listeners=listeners) as started:
+    more: dict[str, Any] = {"wrapper": wrapper, "environ": told, "accounts": accounts}
+    with program(directory, text, listeners=listeners, **more) as started:
         found = Workers(started)
         pids: list[int] = []
         try:

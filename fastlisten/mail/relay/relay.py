@@ -12,30 +12,61 @@ import weakref
 from collections import Counter
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fastlisten.addresses import is_loopback, with_port
 from fastlisten.errors import SettingError
 from fastlisten.files import read_file
 
-__all__ = ["Relay", "RelaySettings", "relay_of"]
+__all__ = ["SESSIONS", "Relay", "RelaySettings", "relay_of", "share_sessions"]
 
-#: The most sessions with relays per process; further ones wait. Relays limit the sessions of each
-#: client too: Postfix refuses the 51st.
+#: The most sessions with relays, over all workers; further ones wait. Relays limit the sessions of
+#: each client too: Postfix refuses the 51st.
 SESSIONS = 50
 
-#: How many of these one user may have, so that one stolen password does not keep all other users
-#: from sending.
+#: How many of these one user may have in each worker, so that one stolen password does not keep all
+#: other users from sending.
 SESSIONS_OF_USER = 10
 
 #: Seconds that relays get to answer QUIT when the server stops: a relay that hangs must not delay
 #: that.
 LAST_QUIT_TIMEOUT = 1.0
 
+#: Seconds until the next attempt when the other workers have all sessions. Nobody is told when one
+#: ends, because they are seldom that many.
+_LOOK_AGAIN = 0.05
+
 # A semaphore belongs to a loop; a process has one loop for serving, tests have several.
 _places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
     weakref.WeakKeyDictionary()
 )
+
+
+class SharedPlaces(Protocol):
+    """Counts the sessions of all workers (`fastlisten._arena.Places`)."""
+
+    @property
+    def held(self) -> int:
+        """How many this process has."""
+
+    def take(self) -> bool:
+        """Count another one; false if there are as many as may be."""
+
+    def give(self) -> None:
+        """Count one less."""
+
+
+_shared: SharedPlaces | None = None
+
+
+def share_sessions(places: SharedPlaces | None) -> None:
+    """Count the sessions of this process together with those of other workers.
+
+    Args:
+        places: of `SESSIONS`; None to count no longer.
+    """
+    global _shared
+    _shared = places
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +187,12 @@ class Relay:
         try:
             async with asyncio.timeout(self.settings.timeout):
                 await places.acquire()
+                try:
+                    while _shared is not None and not _shared.take():  # noqa: ASYNC110
+                        await asyncio.sleep(_LOOK_AGAIN)
+                except BaseException:
+                    places.release()
+                    raise
         except BaseException:
             self._forget(user)
             raise
@@ -166,6 +203,8 @@ class Relay:
         self.sessions -= 1
         self._forget(user)
         _places[asyncio.get_running_loop()].release()
+        if _shared is not None and _shared.held:
+            _shared.give()
 
     def _forget(self, user: str) -> None:
         self._users[user] -= 1

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from fastlisten._arena import Arena
 from fastlisten.log_events import log
+from fastlisten.mail.relay.relay import SESSIONS
 from fastlisten.runtime.control_socket.opening import open_control_socket
 from fastlisten.runtime.control_socket.protocol import ServedProcess
 from fastlisten.runtime.plan import Plan
@@ -84,6 +85,7 @@ class WorkerStart:
         sockets: the bound sockets; the process owns its copies.
         arena: to join.
         channel: to the supervisor.
+        relay_row: the row of the arena that counts sessions with relays.
     """
 
     plan: Plan
@@ -91,6 +93,7 @@ class WorkerStart:
     sockets: Sequence[BoundSocket]
     arena: Arena
     channel: Channel
+    relay_row: int
 
 
 @dataclass(slots=True)
@@ -152,6 +155,7 @@ class Supervisor:
         self._keys = 0
         self._sockets: list[BoundSocket] = []
         self._arena: Arena | None = None
+        self._relay_row = 0
         self._signals = -1
         self._stops = 0
         self._code: int | None = None
@@ -185,6 +189,7 @@ class Supervisor:
         try:
             self._sockets = self._plan.bind()
             self._arena = self._plan.make_arena(3 * len(self._slots) + 1)
+            self._relay_row = self._arena.add_row(SESSIONS)
             self._spawn(self._slots[0])
             while not self._ended():
                 self._wait()
@@ -363,7 +368,9 @@ class Supervisor:
                 self._clients.leave()
             for bound in self._sockets:
                 bound.unlink = None  # their files are the supervisor's
-            self._be_worker(WorkerStart(self._plan, number, self._sockets, self._arena, theirs))
+            self._be_worker(
+                WorkerStart(self._plan, number, self._sockets, self._arena, theirs, self._relay_row)
+            )
         finally:
             # Whatever has happened, this process must not go on as a supervisor.
             os._exit(_FAILED)

@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from fastlisten.log_events import log
+from fastlisten.mail.relay.relay import share_sessions
 from fastlisten.runtime.listening_lines import listening_lines
 from fastlisten.runtime.signal_actions import handle_signals
 from fastlisten.runtime.sockets.opening import close_all
@@ -96,6 +97,7 @@ class WorkerServer:
             if self._stopped:
                 raise StoppedError("stopped while starting")
             self._member = self._start.arena.join()
+            share_sessions(self._start.arena.places(self._start.relay_row, self._member))
             self._heartbeat = Heartbeat(self._start.arena, self._member)
             worker.accept(self._start.arena, self._member)
             self._control.apply(self._changes)
@@ -126,6 +128,7 @@ class WorkerServer:
         close_all(self._start.sockets)
         if self._heartbeat is not None:
             self._heartbeat.stop()
+        share_sessions(None)
         if self._member is not None:
             member, self._member = self._member, None
             self._start.arena.heal(member)

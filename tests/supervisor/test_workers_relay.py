@@ -1,0 +1,67 @@
+"""The limit of sessions with relays holds for all workers together, also when one is killed.
+
+Rules of this file: the program is real; it may have one session with the relay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import smtplib
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.relay import FOREIGN, USERS, relaying
+from support.waiting import PATIENCE, until
+from support.workers import Workers, patched, stopped, workers
+
+TEXT = """
+[server.listener.it]
+protocol = "smtp"
+bind = "127.0.0.1:0"
+tls.implicit = true
+smtp.relay = "127.0.0.1:{port}"
+smtp.relay-tls = "none"
+smtp.relay-timeout = "1s"
+"""
+
+ONE = "from fastlisten.mail.relay import relay\nrelay.SESSIONS = 1\n"
+
+
+@contextlib.contextmanager
+def client_of(server: Workers, pid: int) -> Iterator[smtplib.SMTP]:
+    """Log in at one of the workers, and begin a message."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with stopped(*(one for one in server.pids if one != pid)):
+        port = server.program.port()
+        client = smtplib.SMTP_SSL("127.0.0.1", port, timeout=PATIENCE, context=context)
+    try:
+        client.ehlo("client.example.com")
+        client.login("alice@example.org", "wonder")
+        assert client.mail("alice@example.org")[0] == 250
+        yield client
+    finally:
+        client.close()
+
+
+def test_workers_share_the_sessions_with_a_relay(tmp_path: Path) -> None:
+    environ = patched(tmp_path, ONE)
+    with (
+        relaying() as relay,
+        workers(tmp_path, 2, TEXT.format(port=relay.port), environ=environ, accounts=USERS) as two,
+    ):
+        first, second = two.pids
+        with client_of(two, first) as one, client_of(two, second) as other:
+            assert one.rcpt(FOREIGN)[0] == 250
+            code, text = other.rcpt(FOREIGN)
+            assert (code, text[:5]) == (451, b"4.3.2")
+            assert relay.begun == 1
+            os.kill(first, signal.SIGKILL)
+            two.serve(3)
+            # The dead worker's session counts no longer.
+            assert other.rcpt(FOREIGN)[0] == 250
+        until(lambda: relay.open == 0, "the end of the sessions")
+        assert two.end() == 0
