@@ -98,6 +98,8 @@ async def _reload(
 ) -> ReloadReport:
     former = worker.plan
     plan, found, warnings = await asyncio.to_thread(_plan, former, config)
+    if worker.stopping:
+        raise StoppedError("stopped while reloading")
     here = [
         (settings, listener.sockets)
         for (settings, _), listener in zip(worker.handlers, worker.listeners, strict=True)

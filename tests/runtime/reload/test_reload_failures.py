@@ -28,7 +28,8 @@ AFTER = echo("a", "max-connections = 6", "socket.ttl = 34", "socket.backlog = 60
 
 def state(it: Reloadable) -> list[object]:
     """Return what must not change."""
-    found: list[object] = [os.listdir("/proc/self/fd"), it.server.config]
+    started = list(it.server._worker._started.values())
+    found: list[object] = [os.listdir("/proc/self/fd"), it.server.config, started]
     for one in it.server.listeners:
         (bound,) = one.sockets
         assert one.places is not None
@@ -50,6 +51,12 @@ def succeeded(it: Reloadable) -> bool:
     return it.server.reload_succeeded
 
 
+def arena_rows(it: Reloadable) -> int:
+    arena = it.server._arena
+    assert arena is not None
+    return arena.rows
+
+
 async def fails(it: Reloadable, text: str) -> ReloadReport:
     """Reload a text that cannot be used; return the report."""
     # The first reload makes the executor's thread and loads modules.
@@ -60,6 +67,9 @@ async def fails(it: Reloadable, text: str) -> ReloadReport:
     assert (report.added, report.removed, report.changed, report.restart) == ((), (), (), ())
     assert state(it) == before
     assert succeeded(it) is False
+    rows = arena_rows(it)
+    assert (await it.reload(text)).problems == report.problems
+    assert arena_rows(it) == rows
     for id in ("a", "b"):
         assert await it.answer(id) == b"hello"
     assert (await it.reload(AFTER + echo("b"))).succeeded
@@ -167,6 +177,19 @@ async def test_stop_during_a_reload(tmp_path: Path) -> None:
     assert not NeverReady.waiting
     with pytest.raises(RuntimeError):
         it.server.reload()
+
+
+@on_loops
+async def test_stop_before_a_reload_has_begun(tmp_path: Path) -> None:
+    """It must not open listeners while the others drain."""
+    async with reloadable(tmp_path, BEFORE) as it:
+        it.path.write_text(AFTER)
+        task = it.server.reload()
+        await asyncio.sleep(0)
+        it.server.stop()
+        await it.server.shutdown()
+        assert task.cancelled()
+        assert [one.name for one in it.server.listeners] == ["a", "b"]
 
 
 @on_loops

@@ -129,12 +129,14 @@ async def test_address_that_covers_the_old_one(tmp_path: Path, wider: str) -> No
 
 @on_loops
 async def test_paused_listener_stays_paused(tmp_path: Path) -> None:
-    async with reloadable(tmp_path, echo("it")) as it:
+    async with reloadable(tmp_path, echo("it") + echo("other")) as it:
         it.listener().pause()
-        await it.reload(echo("it", 'timeout.idle = "7m"'))
+        await it.reload(echo("it", 'timeout.idle = "7m"') + echo("other"))
         assert it.listener().state is State.PAUSED
         with await it.connect() as client:
             client.send(b"hello")
+            assert await it.answer("other") == b"hello"
+            assert it.listener().connections == 0
             it.listener().resume()
             assert await read_some(client, 5) == b"hello"
 
