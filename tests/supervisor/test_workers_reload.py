@@ -1,0 +1,59 @@
+"""SIGHUP with several workers of another user: the supervisor reads renewed keys for them.
+
+Rules of this file: the key is readable for root only. Each worker shows its certificate while the
+others are stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.certificates import authority, table, write
+from support.other_user import NOBODY, entering, needs_root, user_directory
+from support.waiting import until
+from support.workers import WHO, Workers, stopped, workers
+
+pytestmark = needs_root
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with user_directory() as path:
+        (path / "imports").touch()
+        (path / "imports").chmod(0o666)
+        (path / "data").mkdir()
+        os.chown(path / "data", NOBODY.pw_uid, NOBODY.pw_gid)
+        yield path
+
+
+def shown(server: Workers, pid: int) -> str:
+    """Return the certificate that a worker shows."""
+    with stopped(*(one for one in server.pids if one != pid)):
+        return ssl.get_server_certificate(("127.0.0.1", server.program.port()))
+
+
+def test_renewed_key_reaches_workers_that_cannot_read_it(directory: Path) -> None:
+    old, new = (authority().sign("mx.example.org") for _ in range(2))
+    _, key = write(directory, old)
+    assert key.stat().st_mode & 0o777 == 0o600
+    text = f"{WHO}tls.implicit = true\n{table(directory)}"
+    head = 'run-as.user = "nobody"\n'
+    with workers(directory, 2, text, head=head, wrapper=entering()) as two:
+        assert {shown(two, pid) for pid in two.pids} == {old.cert.decode()}
+        write(directory, new)
+        two.signal(signal.SIGHUP)
+        until(lambda: "has been replaced" in two.err, "the reload")
+        for pid in two.pids:
+            until(lambda pid=pid: shown(two, pid) == new.cert.decode())  # type: ignore[misc]
+        # A worker that is forked later has it, too.
+        os.kill(two.pids[0], signal.SIGKILL)
+        two.serve(3)
+        until(lambda: len(two.pids) == 2, "two workers")
+        assert {shown(two, pid) for pid in two.pids} == {new.cert.decode()}
+        assert two.end() == 0
+    assert two.err.count("has been replaced") == 1
