@@ -87,6 +87,7 @@ cdef struct PlaceCounter:
     uint32_t *cells       # of all members; only its own is written
     uint32_t member
     uint32_t members
+    uint32_t workers      # how many members accept at a time; the others leave or replace them
     Member *processes     # of all members
     const int *wakeups    # an eventfd for each member
 

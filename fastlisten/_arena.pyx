@@ -363,6 +363,7 @@ cdef class Arena:
         counter.cells = self.cells_of(row)
         counter.member = member
         counter.members = self.members
+        counter.workers = max(<uint32_t>1, (self.members + 1) // 3)
         counter.processes = self.member_at(0)
         counter.wakeups = self.wakeup_fds
         return 0

@@ -553,7 +553,7 @@ cdef class TlsConnection(Connection):
             else fl_load32(&state.places.row.limit)
         if limit:
             # Otherwise a flood of half-open handshakes would keep all places. The limit may change.
-            most = max(1, min(most, <Py_ssize_t>(limit // (2 * state.places.members))))
+            most = max(1, min(most, <Py_ssize_t>(limit // (2 * state.places.workers))))
         while len(settings.progress) >= most:
             oldest = <TlsConnection><void *><size_t>next(iter(settings.progress))
             del settings.progress[<size_t><void *>oldest]

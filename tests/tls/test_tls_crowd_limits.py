@@ -92,7 +92,7 @@ def test_processes_share_the_handshake_limit(
     loop_factory: LoopFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has its share of the half: together they hold no more than one process would."""
-    monkeypatch.setattr(tls_listener, "Arena", functools.partial(Arena, members=4))
+    monkeypatch.setattr(tls_listener, "Arena", functools.partial(Arena, members=13))
 
     async def main() -> None:
         async with tls_listening(limit=24) as listener, crowd_of(listener, 5, first=HALF):
