@@ -53,12 +53,10 @@ class SmtpClient:
 
     def reply(self) -> bytes:
         """Return the next reply as received; empty at the end."""
-        reply = b""
-        while True:
-            line = self._lines.readline()
-            reply += line
-            if line[3:4] != b"-":
-                return reply
+        lines: list[bytes] = []  # one long string would be copied for each line
+        while not lines or lines[-1][3:4] == b"-":
+            lines.append(self._lines.readline())
+        return b"".join(lines)
 
     def answer(self) -> tuple[int, list[str]]:
         """Return the code of the next reply and its lines; code 0 at the end."""
