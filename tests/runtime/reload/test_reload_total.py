@@ -1,0 +1,56 @@
+"""Reloads of a server with a total: the reserves of listeners that come and go.
+
+Rules of this file: the total is exact, so a reserve is nobody else's while connections hold it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.loops import on_loops
+from support.reloading import Reloadable, echo, reloadable
+from support.server import read_some
+from support.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+TOTAL = "[server]\ntotal-connections = 10\n"
+
+
+def shared(it: Reloadable) -> int:
+    """Return how many connections the listeners share."""
+    arena, row = it.server._arena, it.server._worker.plan.shared
+    assert arena is not None
+    assert row is not None
+    return arena.places(row, 0).limit
+
+
+@on_loops
+async def test_reserve_is_given_back_when_the_last_connection_has_ended(tmp_path: Path) -> None:
+    both = TOTAL + echo("a") + echo("b", "reserve = 3")
+    async with reloadable(tmp_path, both) as it:
+        assert shared(it) == 7
+        with await it.connect("b") as client:
+            client.send(b"begin")
+            assert await read_some(client, 5) == b"begin"
+            await it.reload(TOTAL + echo("a"))
+            assert shared(it) == 7
+            client.send(b"end")
+        await eventually(lambda: shared(it) == 10, "the reserve")
+        await it.reload(TOTAL + echo("a") + echo("c", "reserve = 4"))
+        assert shared(it) == 6
+        assert await it.answer("c") == b"hello"
+
+
+@on_loops
+async def test_reserves_that_leave_nothing_of_the_total(tmp_path: Path) -> None:
+    """The file would do, with its larger total; that needs a restart."""
+    async with reloadable(tmp_path, TOTAL + echo("a")) as it:
+        more = "[server]\ntotal-connections = 20\n" + echo("a") + echo("b", "reserve = 10")
+        report = await it.reload(more)
+        (line,) = report.problems
+        assert "server.total-connections" in line
+        assert "it needs a restart" in line
+        assert shared(it) == 10
+        assert [one.name for one in it.server.listeners] == ["a"]
