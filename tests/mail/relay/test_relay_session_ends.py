@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from support.loops import LOOPS, run_virtually
 from support.scripted_relay import Action, Do, Script, relay_message, scripted
-from support.tls_contexts import server_context
 from support.waiting import eventually
 
 from fastlisten.mail.address import parse_mailbox
@@ -113,16 +112,6 @@ def test_control_characters_are_not_sent(word: str) -> None:
             await SmtpClient(1.0).command("RCPT", word)
 
     asyncio.run(main())
-
-
-def test_extensions_offered_before_tls_do_not_count_after_it() -> None:
-    """A server may know only HELO once it is secure; what it offered before may be forged."""
-    steps: dict[str, Any] = {"EHLO": InTurn([Do.USUAL], [b"502 5.5.1 no\r\n"])}
-    script = Script(steps, extensions=("STARTTLS", "SIZE 0"), tls=server_context())
-    with scripted(script) as relay:
-        assert relay_message(relay, MESSAGE, tls="may").message.startswith(b"250 ")
-    (mail,) = (command for command in relay.commands if command.startswith("MAIL"))
-    assert "SIZE" not in mail
 
 
 def test_relay_that_accepts_data_slowly_is_waited_for() -> None:
