@@ -257,5 +257,5 @@ def test_smtp_table_has_its_own_columns() -> None:
     heads = [line for line in lines if line.startswith("| work ")]
     assert len(heads) == 4
     assert all(("smtp-sink" in head) != ("uvloop" in head) for head in heads)
-    assert "aiosmtpd / 6.00: reached | aiosmtpd / 9.00: missed" in "\n".join(lines)
+    assert "aiosmtpd / 8.00: reached | aiosmtpd / 9.00: missed" in "\n".join(lines)
     assert "| smtp | aiosmtpd | 1.00 (1.00 to 1.00) |" in lines

@@ -249,6 +249,7 @@ def test_statistics(loop_factory: LoopFactory) -> None:
     names = {
         "accepted",
         "refused_limit",
+        "refused_total",
         "refused_overload",
         "accept_errors",
         "option_errors",
