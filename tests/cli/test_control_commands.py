@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 from support.environment import clean_environment
+from support.forked import MAY_HAVE_THREADS, exit_status
 from support.program import Program, program, run
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, until
 
 from fastlisten.cli import control_client, status
 from fastlisten.cli.control_client import ControlClient, ControlError
@@ -71,9 +72,13 @@ def test_listener_is_controlled_from_the_command_line(tmp_path: Path) -> None:
         assert second == ["submission", "paused", *both, "0", "8192", "0", "0", "0"]
         assert done(tmp_path, "resume", "submission").endswith(": accepting again\n")
         assert done(tmp_path, "drain", "a b") == 'listener "a b": draining\n'
-        document = json.loads(done(tmp_path, "status", "--json"))
-        assert document.keys() == {"format", "server", "listeners"}
-        assert [one["state"] for one in document["listeners"]] == ["closed", "listening"]
+
+        def states() -> list[str]:
+            document = json.loads(done(tmp_path, "status", "--json"))
+            assert document.keys() == {"format", "server", "listeners"}
+            return [one["state"] for one in document["listeners"]]
+
+        until(lambda: states() == ["closed", "listening"], "the end of the drain")
         assert done(tmp_path, "reload") == "nothing has changed\n"
         refused = asked(tmp_path, "resume", "a b")
         assert (refused.returncode, refused.stdout) == (1, "")
@@ -193,24 +198,21 @@ def test_watch_prints_until_the_server_ends(tmp_path: Path) -> None:
         assert "error: " in watching.stderr.read()
 
 
+@MAY_HAVE_THREADS
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 def test_another_user_is_refused(tmp_path: Path) -> None:
     with serving(tmp_path):
         path = tmp_path / "data" / "control.sock"
         for directory in (tmp_path / "data", tmp_path, *tmp_path.parents[:2]):
             directory.chmod(0o711)
-        client = os.fork()
-        if client == 0:
-            code = 1
-            with contextlib.suppress(BaseException):
-                os.setuid(65534)
-                try:
-                    ControlClient([str(path)]).ask("status")
-                except ControlError as error:
-                    said = "permission denied for" in str(error) and "as root" in str(error)
-                    code = 0 if said and error.code == 3 else 1
-            os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(client, 0)[1]) == 0
+
+        def refused() -> bool:
+            os.setuid(65534)
+            with pytest.raises(ControlError, match=r"permission denied for .* as root") as error:
+                ControlClient([str(path)]).ask("status")
+            return error.value.code == 3
+
+        assert exit_status(refused) == 0
 
 
 # --- servers that do not answer -------------------------------------------------------------------

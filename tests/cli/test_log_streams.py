@@ -1,7 +1,7 @@
 """The log's writer and streams that block, fail, or cannot take a text.
 
 Rules of this file: a stream of our own stands for standard error. It blocks or fails when a test
-says so, so that nothing depends on time.
+says so, so that nothing depends on time: the writer is waited for as long as it takes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 from fastlisten.cli import log_writer
 from fastlisten.cli.log_writer import QueuedHandler
@@ -56,14 +56,16 @@ class Stream(io.StringIO):
 
 
 @contextlib.contextmanager
-def handling(stream: Stream) -> Iterator[QueuedHandler]:
-    handler = QueuedHandler(stream, lambda count: record(f"{count} lost"))
-    try:
-        yield handler
-    finally:
-        if stream.allowed is not None:
-            stream.allowed.release(10_000)
-        handler.close()
+def handling(stream: Stream, timeout: float = PATIENCE) -> Iterator[QueuedHandler]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_writer, "EXIT_TIMEOUT", timeout)
+        handler = QueuedHandler(stream, lambda count: record(f"{count} lost"))
+        try:
+            yield handler
+        finally:
+            if stream.allowed is not None:
+                stream.allowed.release(10_000)
+            handler.close()
 
 
 def test_records_are_dropped_until_the_queue_is_half_empty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,11 +131,10 @@ def test_writes_have_a_bound() -> None:
     assert max(map(len, stream.written)) <= log_writer._BATCH * 100 / 99 + 100
 
 
-def test_flush_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_writer, "EXIT_TIMEOUT", 0.01)
+def test_flush_is_bounded() -> None:
     stream = Stream()
     stream.allowed = threading.Semaphore(0)
-    with handling(stream) as handler:
+    with handling(stream, 0.01) as handler:
         handler.emit(record("first"))
         handler.flush()
         assert stream.written == []

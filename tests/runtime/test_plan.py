@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.environment import clean_environment
 
 from fastlisten import ConfigurationError, Server
 from fastlisten.config import loads
@@ -56,8 +57,14 @@ def test_our_own_handlers_are_imported_before_a_fork() -> None:
         "Plan(config)\n"
         "print(before, handler in sys.modules, 'fastlisten.handlers.http.handler' in sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False True False\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("False True False\n", "")
 
 
 def test_all_workers_share_the_limits_of_the_plan() -> None:

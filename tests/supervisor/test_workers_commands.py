@@ -12,13 +12,13 @@ from pathlib import Path
 
 from support.program import run
 from support.waiting import until
-from support.workers import workers
+from support.workers import PATIENT, patched, workers
 
 
 def test_commands_reach_all_workers(tmp_path: Path) -> None:
     file = tmp_path / "mail.toml"
     environ = {"XDG_RUNTIME_DIR": "", "RUNTIME_DIRECTORY": "", "TOLD": str(tmp_path)}
-    with workers(tmp_path, 2, environ=environ) as two:
+    with workers(tmp_path, 2, environ={**environ, **patched(tmp_path, PATIENT)}) as two:
 
         def command(*words: str) -> str:
             done = run(words[0], *words[1:], "--config", file, **environ)

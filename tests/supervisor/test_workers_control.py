@@ -2,7 +2,8 @@
 
 Rules of this file: the program is real. Which worker answers, or serves a client, is decided by
 stopping the other one. What is counted is waited for, because a client may know it before the
-worker does.
+worker does. The program waits for its processes as long as the test does; where one of them is
+stopped it waits for a moment only, and may then be too impatient with the others as well.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.waiting import PATIENCE, until
-from support.workers import WHO, Workers, line, patched, stopped, workers
+from support.workers import PATIENT, WHO, Workers, line, patched, stopped, workers
 
 from fastlisten.management.token_file import FILE_NAME
 
@@ -72,6 +74,13 @@ class Managed:
         """Return the metrics by name, listener and worker."""
         return metrics(self.request("/metrics"))
 
+    def held(self) -> dict[str, float]:
+        """Return how many connections of the listener `it` each worker has, as far as is known."""
+        found = self.metrics()
+        return {
+            worker: found[key] for worker in "01" if (key := (CONNECTIONS, "it", worker)) in found
+        }
+
 
 def metrics(answer: httpx.Response) -> dict[tuple[str, str, str], float]:
     return {
@@ -81,19 +90,19 @@ def metrics(answer: httpx.Response) -> dict[tuple[str, str, str], float]:
     }
 
 
-#: Makes the program wait less long for processes that are stopped.
-IMPATIENT = """
-from fastlisten.runtime.supervisor import heartbeat, remote_control, supervisor_control
+#: Each makes the program wait less long for processes that are stopped.
+HEARTBEATS = """
+from fastlisten.runtime.supervisor import heartbeat
 heartbeat.INTERVAL, heartbeat.HUNG_AFTER = 0.05, 0.5
-supervisor_control.CHANGE_SECONDS = 0.2
-remote_control.REPORT_SECONDS = remote_control._MARGIN = 0.1
 """
+REPORTS = "supervisor_control.REPORT_SECONDS = 0.2\n"
+CHANGES = "supervisor_control.CHANGE_SECONDS = 0.2\n"
+SUPERVISOR = "remote_control.REPORT_SECONDS = remote_control._MARGIN = 0.1\n"
 
 
 @contextlib.contextmanager
-def managed(directory: Path, text: str = TEXT, *, impatient: bool = False) -> Iterator[Managed]:
-    environ = patched(directory, IMPATIENT) if impatient else {}
-    with workers(directory, 2, text, environ=environ) as two:
+def managed(directory: Path, text: str = TEXT, *, impatient: str = "") -> Iterator[Managed]:
+    with workers(directory, 2, text, environ=patched(directory, PATIENT + impatient)) as two:
         yield Managed(two)
 
 
@@ -140,32 +149,43 @@ def test_limit_is_shared_and_changed_for_both(tmp_path: Path) -> None:
 
 
 def test_stopped_worker_is_marked_and_its_last_values_stand_in(tmp_path: Path) -> None:
-    with managed(tmp_path) as two, contextlib.ExitStack() as stack:
+    with managed(tmp_path, impatient=REPORTS) as two, contextlib.ExitStack() as stack:
         first, second = two.server.pids
         for pid in (first, second, second):
             stack.enter_context(two.server.served_by(pid))
-        before = two.metrics()
-        mine = "0" if before[CONNECTIONS, "it", "0"] == 2 else "1"
-        with stopped(second):
+        until(lambda: sorted(two.held().values()) == [1, 2], "reports of both")
+        (mine,) = [worker for worker, held in two.held().items() if held == 2]
+        other = "10"[int(mine)]
+
+        def responding() -> list[float]:
             found = two.metrics()
-            assert found[CONNECTIONS, "it", mine] == 2
-            assert found["fastlisten_worker_responding", "", mine] == 0
-            assert found["fastlisten_worker_responding", "", "10"[int(mine)]] == 1
-            report = two.listener()
-            assert (report["stale-workers"], report["accepted"]) == ([int(mine)], 3)
-            assert f"Worker {mine} does not answer" in two.request("/").text
+            return [found["fastlisten_worker_responding", "", one] for one in (mine, other)]
+
+        with stopped(second):
+            until(lambda: responding() == [0, 1], "the mark")
+            assert two.held()[mine] == 2
+            until(lambda: two.listener()["stale-workers"] == [int(mine)], "the mark")
+            assert two.listener()["accepted"] == 3
+            text = f"Worker {mine} does not answer"
+            until(lambda: text in two.request("/").text, "the mark")
             assert two.request("/healthz/ready").status_code == 200
         until(lambda: two.listener()["stale-workers"] == [], "an answer")
-        assert two.metrics()["fastlisten_worker_responding", "", mine] == 1
+        until(lambda: responding() == [1, 1], "an answer")
 
 
 def test_worker_that_stands_still_is_logged(tmp_path: Path) -> None:
-    with managed(tmp_path, impatient=True) as two:
+    with managed(tmp_path, impatient=HEARTBEATS) as two:
         pid = two.server.pids[1]
+
+        def said() -> list[str]:
+            return re.findall(rf"\(pid {pid}\) (does not react|reacts again)", two.server.err)
+
         with stopped(pid):
-            until(lambda: f"(pid {pid}) does not react" in two.server.err, "the log")
-        until(lambda: f"(pid {pid}) reacts again" in two.server.err, "the log")
-        assert two.server.err.count("does not react") == 1
+            until(lambda: said()[-1:] == ["does not react"], "the log")
+        until(lambda: said()[-1:] == ["reacts again"], "the log")
+        # Once each time: there is one more if the machine is too busy for half a second.
+        found = said()
+        assert found == (["does not react", "reacts again"] * len(found))[: len(found)]
 
 
 def test_pause_is_done_by_both_and_by_new_workers(tmp_path: Path) -> None:
@@ -181,7 +201,7 @@ def test_pause_is_done_by_both_and_by_new_workers(tmp_path: Path) -> None:
             for pid in two.server.pids:
                 os.kill(pid, signal.SIGKILL)
             two.server.serve(4)
-            until(lambda: two.metrics()[CONNECTIONS, "it", "1"] == 0, "reports of both")
+            until(lambda: two.held() == {"0": 0, "1": 0}, "reports of both")
             assert two.listener()["state"] == "paused"
             assert two.listener()["connections"] == 0
             assert two.change("resume").json()["state"] == "listening"
@@ -194,16 +214,16 @@ def test_pause_is_done_by_both_and_by_new_workers(tmp_path: Path) -> None:
 
 
 def test_change_that_a_stopped_worker_has_not_made_is_a_504(tmp_path: Path) -> None:
-    with managed(tmp_path, impatient=True) as two:
+    with managed(tmp_path, impatient=CHANGES) as two:
         with stopped(two.server.pids[1]):
             answer = two.change("pause")
             assert answer.status_code == 504
-            assert 'listener "it" is not yet paused in worker ' in answer.json()["detail"]
+            assert 'listener "it" is not yet paused in worker' in answer.json()["detail"]
         # It makes the change when it goes on.
-        until(lambda: two.listener()["stale-workers"] == [], "an answer")
-        assert two.listener()["state"] == "paused"
+        report = two.listener()
+        assert (report["state"], report["stale-workers"]) == ("paused", [])
         with two.server.connect() as client:
-            assert two.change("resume").status_code == 200
+            until(lambda: two.change("resume").status_code == 200, "both to resume")
             assert int(line(client)) in two.server.pids
 
 
@@ -244,7 +264,7 @@ def test_counters_survive_workers_that_drain(tmp_path: Path) -> None:
 
 
 def test_worker_answers_for_itself_if_the_supervisor_is_stopped(tmp_path: Path) -> None:
-    with managed(tmp_path, impatient=True) as two, stopped(two.server.pid):
+    with managed(tmp_path, impatient=SUPERVISOR) as two, stopped(two.server.pid):
         assert two.request("/healthz/live").status_code == 200
         assert two.request("/healthz/ready").json()["status"] == "ready"
         answer = two.request("/metrics")

@@ -24,10 +24,23 @@ bind = "127.0.0.1:0"
 tls.implicit = true
 smtp.relay = "127.0.0.1:{port}"
 smtp.relay-tls = "none"
-smtp.relay-timeout = "1s"
 """
 
-ONE = "from fastlisten.mail.relay import relay\nrelay.SESSIONS = 1\n"
+#: One session, and a short wait for it; all other waits are as long as usual.
+ONE = """
+import dataclasses
+from fastlisten.mail.relay import relay
+relay.SESSIONS = 1
+acquire = relay.Relay.acquire_session
+async def acquire_soon(self, user):
+    settings = self.settings
+    self.settings = dataclasses.replace(settings, timeout=0.5)
+    try:
+        await acquire(self, user)
+    finally:
+        self.settings = settings
+relay.Relay.acquire_session = acquire_soon
+"""
 
 
 @contextlib.contextmanager

@@ -18,7 +18,14 @@ from support.kernel import ended
 from support.program import ACCOUNTS, Program, program
 from support.waiting import PATIENCE, until
 
-__all__ = ["WHO", "Workers", "workers"]
+__all__ = ["PATIENT", "WHO", "Workers", "workers"]
+
+#: Code for `patched`: nobody gives up waiting for a worker or the supervisor before the test does.
+PATIENT = f"""
+from fastlisten.runtime.supervisor import remote_control, supervisor_control
+for module in (remote_control, supervisor_control):
+    module.REPORT_SECONDS = module.CHANGE_SECONDS = {PATIENCE}
+"""
 
 #: A listener whose handler says which process serves.
 WHO = """
@@ -53,9 +60,9 @@ class Workers:
 
     @property
     def pids(self) -> list[int]:
-        """The workers' process ids, the oldest first."""
+        """The process ids of the workers that have not ended, the oldest first."""
         path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        return [pid for pid in map(int, path.read_text().split()) if not ended(pid)]
 
     @property
     def serving(self) -> int:
