@@ -14,7 +14,8 @@ import contextlib
 import dataclasses
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from fastlisten._arena import Arena, Places
@@ -33,6 +34,9 @@ from fastlisten.runtime.tls.pem import FileRead, recorded, replayed
 __all__ = ["Plan", "log_certificates"]
 
 logger = logging.getLogger("fastlisten")
+
+#: Has the effective ids of a user while the block runs.
+_Acting = Callable[[], AbstractContextManager[None]]
 
 #: The package of our own handlers.
 _OWN = "fastlisten.handlers."
@@ -92,12 +96,10 @@ class Plan:
         _import_own_handlers(config)
         about_files: list[str] = []
         before = None if former is None else former.certificates
-        if self.identity is None:
-            self.certificates = Certificates(config, former=before)
-        else:
+        if self.identity is not None:
             make_directory(self.identity, config)
             about_files = check_files(self.identity, config)
-            self.certificates = Certificates(config, former=before, owner=self.identity.acting)
+        self.certificates = Certificates(config, former=before, owner=self._acting())
         self.tls: dict[str, TlsSettings] = {}
         for settings in config.listeners:
             context = self.certificates.context(settings.id)
@@ -135,6 +137,13 @@ class Plan:
     def owner(self) -> tuple[int, int]:
         """User and group of Unix sockets' files by default; -1 (chown(2)): those of the process."""
         return (-1, -1) if self.identity is None else (self.identity.uid, self.identity.gid)
+
+    def _acting(self) -> _Acting:
+        """Return what gives this process the rights of the user, for files that the user owns.
+
+        Root would follow a link that the user has put in their place.
+        """
+        return contextlib.nullcontext if self.identity is None else self.identity.acting
 
     def make_arena(self, members: int = 1) -> Arena:
         """Return the shared memory that counts the connections of all workers.
@@ -250,7 +259,7 @@ class Plan:
     def reload_files(self) -> dict[str, dict[str, str]]:
         """Read certificates again; return the files, for `reload_from` in other processes."""
         with recorded() as files:
-            self._renew_certificates(say=True)
+            self._renew_certificates(self._acting(), say=True)
         return {path: dataclasses.asdict(read) for path, read in files.items()}
 
     def reload_from(self, files: Mapping[str, Mapping[str, str]]) -> None:
@@ -262,9 +271,11 @@ class Plan:
         with replayed({path: FileRead(**read) for path, read in files.items()}):
             self._renew_certificates()
 
-    def _renew_certificates(self, *, say: bool = False) -> None:
+    def _renew_certificates(
+        self, owner: _Acting = contextlib.nullcontext, *, say: bool = False
+    ) -> None:
         """Read certificates and client CAs again; what cannot be used is reported and not used."""
-        successor = Certificates(self.config, former=self.certificates)
+        successor = Certificates(self.config, former=self.certificates, owner=owner)
         successor.commit()
         self.certificates, found = successor, successor.found
         self.reload_succeeded = not found.problems

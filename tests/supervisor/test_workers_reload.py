@@ -1,7 +1,8 @@
 """SIGHUP with several workers of another user: the supervisor reads renewed keys for them.
 
 Rules of this file: the key is readable for root only. Each worker shows its certificate while the
-others are stopped.
+others are stopped. What the user itself owns is read with the user's rights: it can put a link to
+any file in its place, and gets the content.
 """
 
 from __future__ import annotations
@@ -57,3 +58,28 @@ def test_renewed_key_reaches_workers_that_cannot_read_it(directory: Path) -> Non
         assert {shown(two, pid) for pid in two.pids} == {new.cert.decode()}
         assert two.end() == 0
     assert two.err.count("has been replaced") == 1
+
+
+def test_link_in_the_data_directory_is_not_followed_as_root(directory: Path) -> None:
+    secret = authority().sign("secret.example.org")
+    only_roots = directory / "secret.pem"
+    only_roots.write_bytes(secret.key + secret.cert)
+    only_roots.chmod(0o600)
+    kept = directory / "data" / "self-signed.pem"
+    head = 'run-as.user = "nobody"\n'
+    with workers(directory, 2, f"{WHO}tls.implicit = true\n", head=head, wrapper=entering()) as two:
+        (own,) = {shown(two, pid) for pid in two.pids}
+        assert kept.stat().st_uid == NOBODY.pw_uid
+        kept.rename(directory / "data" / "aside")
+        kept.symlink_to(only_roots)
+        two.signal(signal.SIGHUP)
+        until(lambda: "cannot be read: Permission denied" in two.err, "the reload")
+        assert {shown(two, pid) for pid in two.pids} == {own}
+        # A file of the user's is read.
+        kept.unlink()
+        kept.write_bytes(secret.key + secret.cert)
+        os.chown(kept, NOBODY.pw_uid, NOBODY.pw_gid)
+        two.signal(signal.SIGHUP)
+        for pid in two.pids:
+            until(lambda pid=pid: shown(two, pid) == secret.cert.decode())  # type: ignore[misc]
+        assert two.end() == 0

@@ -251,8 +251,11 @@ class Certificates:
         if not files:
             return True
         self.found.files += files
+        owner = self._owner if id is SELF_SIGNED else contextlib.nullcontext
         try:
-            if (pair := self._read(id)) == before:
+            with owner():
+                pair = self._read(id)
+            if pair == before:
                 return True
             self._try(id, pair)
         except UnusableError as error:
