@@ -23,7 +23,7 @@ from fastlisten.runtime.sockets.address_holders import describe_holder
 from fastlisten.runtime.sockets.inherited_descriptors import take_descriptor
 from fastlisten.runtime.sockets.option_inheritance import not_inherited
 from fastlisten.runtime.sockets.passed_sockets import descriptors_named, passed_descriptors
-from fastlisten.runtime.sockets.unix_files import bind_file, remove_file
+from fastlisten.runtime.sockets.unix_files import bind_file, change_access, remove_file
 
 __all__ = [
     "BoundSocket",
@@ -419,7 +419,7 @@ class Opening:
             return None
         try:
             if owner != -1 or group != -1:
-                os.chown(path, owner, group)
+                change_access(made, None, owner, group)
         except OSError as error:
             self._fail("socket.user/group", error)
         return made

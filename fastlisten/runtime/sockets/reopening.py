@@ -36,6 +36,7 @@ from fastlisten.runtime.sockets.opening import (
     socket_calls,
     socket_failure,
 )
+from fastlisten.runtime.sockets.unix_files import REPLACED, change_access
 
 __all__ = ["Reopened", "reopen"]
 
@@ -262,10 +263,9 @@ def _set_access(
     if all(former[key] == settings[key] for key in _ACCESS):
         return []
     path, device, inode = made
-    now = os.stat(path)
+    now = os.lstat(path)
     if (now.st_dev, now.st_ino) != (device, inode):
-        text = "its file has been replaced by another program"
-        return [SocketFailure(settings.id, bind.text, "socket.mode", "", 0, text)]
+        return [SocketFailure(settings.id, bind.text, "socket.mode", "", 0, REPLACED)]
     ids = []
     failures = []
     for key, find, default, own in (
@@ -282,11 +282,10 @@ def _set_access(
         return failures
     mode = settings["socket.mode"]
     try:
-        found._undo.append(partial(os.chmod, path, stat.S_IMODE(now.st_mode)))
-        found._undo.append(partial(os.chown, path, now.st_uid, now.st_gid))
-        if (now.st_uid, now.st_gid) != tuple(ids):
-            os.chown(path, *ids)
-        os.chmod(path, 0o777 & ~_umask() if mode is None else mode)
+        before = (stat.S_IMODE(now.st_mode), now.st_uid, now.st_gid)
+        found._undo.append(partial(change_access, made, *before))
+        owner = (-1, -1) if (now.st_uid, now.st_gid) == tuple(ids) else (ids[0], ids[1])
+        change_access(made, 0o777 & ~_umask() if mode is None else mode, *owner)
     except OSError as error:
         return [socket_failure(settings.id, bind, "socket.mode/user/group", error)]
     return []

@@ -1,16 +1,21 @@
 """The files of Unix sockets: created with the right permissions, removed by their creator only.
 
 Rules of this file: paths come from the administrator and are trusted. A socket that is in use, or a
-file of another kind, is left alone.
+file of another kind, is left alone. So is what somebody has put in the place of a new socket: the
+directory may belong to another user, and this process may be root.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
 
-__all__ = ["bind_file", "remove_file"]
+__all__ = ["REPLACED", "bind_file", "change_access", "remove_file"]
+
+#: What is said of a socket's file that is another one now.
+REPLACED = "its file has been replaced by another program"
 
 
 def bind_file(sock: socket.socket, path: str, mode: int | None) -> tuple[str, int, int]:
@@ -22,7 +27,7 @@ def bind_file(sock: socket.socket, path: str, mode: int | None) -> tuple[str, in
         mode: its permission bits; None for the default, which depends on the umask.
 
     Returns:
-        Path, device and inode, for `remove_file`.
+        Path, device and inode, for `change_access` and `remove_file`.
 
     Raises:
         OSError: of bind(2) or another system call; no file is left behind.
@@ -33,15 +38,49 @@ def bind_file(sock: socket.socket, path: str, mode: int | None) -> tuple[str, in
         os.fchmod(sock.fileno(), mode)
     _remove_stale(path)
     sock.bind(path)
-    found = os.stat(path)
+    found = os.lstat(path)
+    if not stat.S_ISSOCK(found.st_mode) or found.st_nlink > 1:
+        raise OSError(errno.ESTALE, REPLACED)
     made = (path, found.st_dev, found.st_ino)
     try:
         if mode is not None:
-            os.chmod(path, mode)
+            change_access(made, mode)
     except BaseException:
         remove_file(made)
         raise
     return made
+
+
+def change_access(
+    made: tuple[str, int, int], mode: int | None, owner: int = -1, group: int = -1
+) -> None:
+    """Change the mode and the owner of a socket's file.
+
+    Never those of another file, to which a link has been put in its place meanwhile.
+
+    Args:
+        made: what `bind_file` returned.
+        mode: its permission bits; None: they stay.
+        owner: the id of its user; -1: it stays.
+        group: the id of its group; -1: it stays.
+
+    Raises:
+        OSError: that is not permitted, or it is not the file that was created.
+    """
+    path, device, inode = made
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) != (device, inode):
+            raise OSError(errno.ESTALE, REPLACED)
+        # fchmod(2) and fchown(2) do not take a descriptor of this kind (open(2), O_PATH).
+        name = f"/proc/self/fd/{fd}"
+        if (owner, group) != (-1, -1):
+            os.chown(name, owner, group)
+        if mode is not None:
+            os.chmod(name, mode)
+    finally:
+        os.close(fd)
 
 
 def remove_file(made: tuple[str, int, int]) -> None:
