@@ -6,6 +6,8 @@ leaves behind would reach the requests of other clients.
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from httptools import HttpRequestParser
 from support.http_hostile import HOSTILE
@@ -107,3 +109,17 @@ def test_bare_lf_is_refused_even_if_the_parser_accepts_it(lines: bytes) -> None:
     parser = HttpRequestParser(reader._fields)
     parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
     parser.feed_data(b"GET / HTTP/1.1\r\n" + lines + b"\r\n")
+
+
+def test_long_hosts_are_not_remembered() -> None:
+    """What clients send must not stay in memory once they have gone."""
+    reader = HeadReader()
+    reader.read(PLAIN)
+    tracemalloc.start()
+    try:
+        for number in range(32):
+            host = b"a" * 60_000 + b"%d" % number
+            reader.read(PLAIN.replace(b"Host: b", b"Host: " + host))
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()

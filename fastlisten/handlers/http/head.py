@@ -51,6 +51,9 @@ _HOST = re.compile(
     rb"(?::[0-9]{0,5})?"
 )
 
+#: The most octets of a domain name (RFC 1035 2.3.4), with some for a port.
+_LONGEST_NAME = 264
+
 #: Fields that are interpreted here, or by httptools.
 _SPECIAL = frozenset(
     (
@@ -294,7 +297,7 @@ def _interpret(request: Request, persistent: bool) -> bool:
             continue
         if name == b"host":
             hosts += 1
-            if not _is_host(value):
+            if not (_is_short_host if len(value) <= _LONGEST_NAME else _is_host)(value):
                 raise RequestError(400, "invalid Host")
         elif name == b"connection":
             value = value.lower()
@@ -339,10 +342,14 @@ def _interpret(request: Request, persistent: bool) -> bool:
     return plain
 
 
-@functools.lru_cache(256)
 def _is_host(value: bytes) -> bool:
     """Return whether this is a valid value of the Host field (RFC 9110 7.2)."""
     return _HOST.fullmatch(value) is not None
+
+
+#: The same for values whose results are remembered. Those of other lengths, as long as a head may
+#: be, would take 16 MiB by default.
+_is_short_host = functools.lru_cache(256)(_is_host)
 
 
 def _change_target(request: Request) -> None:
