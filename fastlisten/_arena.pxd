@@ -1,15 +1,14 @@
 # The arena: shared memory that counts the places of all listeners over all processes.
 #
 # Rules of this file: the layout of the memory, and what is done to it once per connection. That is
-# inline, so that accepting makes no calls into another module. Constants are enums, because the C
-# compiler of another module sees those as numbers. Who changes the layout changes ARENA_VERSION.
+# inline, so that accepting makes no calls into another module unless somebody has to be woken.
+# Constants are enums, because the C compiler of another module sees those as numbers. Who changes
+# the layout changes ARENA_VERSION.
 
 cimport cython
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastlisten._system cimport (
-    fl_add32, fl_load32, fl_load64, fl_pause, fl_sub32, fl_take_bit64, write,
-)
+from fastlisten._system cimport fl_add32, fl_load32, fl_load64, fl_pause, fl_sub32
 
 
 cdef enum:
@@ -144,42 +143,9 @@ cdef inline bint anybody_waits(const PlaceCounter *counter) noexcept nogil:
     return False
 
 
-cdef inline bint ring(const PlaceCounter *counter, uint32_t member) noexcept nogil:
-    """Wake a member if it waits for a place of this row."""
-    cdef uint64_t one = 1
-    if not fl_take_bit64(&counter.row.waiters[member // 64], one << (member % 64)):
-        return False
-    # EAGAIN means that the eventfd is full, so its reader has been woken already.
-    write(counter.wakeups[member], &one, 8)
-    return True
-
-
-cdef inline void wake_one(const PlaceCounter *counter) noexcept nogil:
-    """Wake the member with the least load of those that wait for a place of this row.
-
-    One place needs one process: were all woken, all but one would find the place taken again.
-    """
-    cdef uint32_t i, load, least, found
-    cdef uint64_t one = 1
-    while anybody_waits(counter):
-        least = 0xFFFFFFFF
-        found = counter.members
-        for i in range(counter.members):
-            if fl_load64(&counter.row.waiters[i // 64]) & (one << (i % 64)):
-                load = fl_load32(&counter.processes[i].load)
-                if found == counter.members or load < least:
-                    least = load
-                    found = i
-        # If it has been woken by another member meanwhile, this place is for the next one.
-        if found == counter.members or ring(counter, found):
-            return
-
-
-cdef inline void wake_all(const PlaceCounter *counter) noexcept nogil:
-    """Wake all members that wait for a place of this row."""
-    cdef uint32_t i
-    for i in range(counter.members):
-        ring(counter, i)
+# Called only if somebody waits, so these need not be inline.
+cdef void wake_one(const PlaceCounter *counter) noexcept nogil
+cdef void wake_all(const PlaceCounter *counter) noexcept nogil
 
 
 cdef inline void give_place(const PlaceCounter *counter) noexcept nogil:
@@ -189,10 +155,26 @@ cdef inline void give_place(const PlaceCounter *counter) noexcept nogil:
         wake_one(counter)
 
 
+cdef inline int64_t reserve_left(const TotalCounter *total) noexcept nogil:
+    """Return how many places of the reserve are free; less than 0 if this one is one too many.
+
+    A reload that adds a listener with a reserve lowers the limit of what all share. While more than
+    that is still held, the excess is taken off the reserve, so that the total is never exceeded.
+    """
+    cdef int64_t left = fl_load32(&total.reserve.row.limit)
+    cdef int64_t beyond = places_held(&total.shared)
+    left -= places_held(&total.reserve)
+    beyond -= fl_load32(&total.shared.row.limit)
+    return left - beyond if beyond > 0 else left
+
+
 cdef inline bint take_total(TotalCounter *total) noexcept nogil:
     """Take a place of the listener's reserve, else one of those that all listeners share."""
     if fl_load32(&total.reserve.row.limit) and take_below(&total.reserve, False):
-        return True
+        if reserve_left(total) >= 0:
+            return True
+        # Nobody is woken: there is nothing to be had, and two that wait would wake each other.
+        fl_sub32(&total.reserve.cells[total.reserve.member], 1)
     if take_place(&total.shared):
         total.shared_held += 1
         return True
@@ -214,7 +196,7 @@ cdef inline void give_total(TotalCounter *total) noexcept nogil:
 cdef inline bint is_total_reached(const TotalCounter *total) noexcept nogil:
     """Whether neither a place of the reserve nor a shared one is free."""
     return (places_held(&total.shared) >= fl_load32(&total.shared.row.limit)
-            and places_held(&total.reserve) >= fl_load32(&total.reserve.row.limit))
+            and reserve_left(total) <= 0)
 
 
 cdef class Arena:

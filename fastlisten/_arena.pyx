@@ -1,8 +1,8 @@
 # The arena: shared memory behind max-connections.
 #
-# Rules of this file: what happens once per process, row or configuration. What happens once per
-# connection is in the .pxd. No import of the package's Python modules, and of the native ones only
-# _system.
+# Rules of this file: what happens once per process, row or configuration, and waking whoever waits.
+# What happens once per connection is in the .pxd. No import of the package's Python modules, and of
+# the native ones only _system.
 #
 #   +------+---------+---------+-----------------+------+-- ... --+ - - - - - - - - - - - +
 #   | head | members | notices | address buckets | rows           : room for more rows    :
@@ -45,8 +45,8 @@ from libc.string cimport memset
 from fastlisten._system cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, F_ADD_SEALS, F_SEAL_SEAL, F_SEAL_SHRINK, MAP_FAILED, MAP_SHARED,
     MFD_ALLOW_SEALING, MFD_CLOEXEC, PROT_READ, PROT_WRITE, close, eventfd, fcntl, fl_and64,
-    fl_cas32, fl_load32, fl_load64, fl_store32, fl_store64, fl_swap32, ftruncate, memfd_create,
-    mmap, munmap, raise_errno, write,
+    fl_cas32, fl_load32, fl_load64, fl_store32, fl_store64, fl_swap32, fl_take_bit64, ftruncate,
+    memfd_create, mmap, munmap, raise_errno, write,
 )
 
 import os
@@ -78,6 +78,44 @@ cdef size_t size_of_row(uint32_t members):
 cdef size_t offset_of_rows(uint32_t members, uint32_t notices, uint32_t buckets):
     return (sizeof(ArenaHead) + members * sizeof(Member) + notices * sizeof(Notice)
             + <size_t>members * buckets * sizeof(AddressBucket))
+
+
+cdef inline bint ring(const PlaceCounter *counter, uint32_t member) noexcept nogil:
+    """Wake a member if it waits for a place of this row."""
+    cdef uint64_t one = 1
+    if not fl_take_bit64(&counter.row.waiters[member // 64], one << (member % 64)):
+        return False
+    # EAGAIN means that the eventfd is full, so its reader has been woken already.
+    write(counter.wakeups[member], &one, 8)
+    return True
+
+
+cdef void wake_one(const PlaceCounter *counter) noexcept nogil:
+    """Wake the member with the least load of those that wait for a place of this row.
+
+    One place needs one process: were all woken, all but one would find the place taken again.
+    """
+    cdef uint32_t i, load, least, found
+    cdef uint64_t one = 1
+    while anybody_waits(counter):
+        least = 0xFFFFFFFF
+        found = counter.members
+        for i in range(counter.members):
+            if fl_load64(&counter.row.waiters[i // 64]) & (one << (i % 64)):
+                load = fl_load32(&counter.processes[i].load)
+                if found == counter.members or load < least:
+                    least = load
+                    found = i
+        # If it has been woken by another member meanwhile, this place is for the next one.
+        if found == counter.members or ring(counter, found):
+            return
+
+
+cdef void wake_all(const PlaceCounter *counter) noexcept nogil:
+    """Wake all members that wait for a place of this row."""
+    cdef uint32_t i
+    for i in range(counter.members):
+        ring(counter, i)
 
 
 # Without tp_clear, because __dealloc__ closes what `wakeups` lists, and must find it also when the

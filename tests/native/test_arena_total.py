@@ -127,6 +127,23 @@ def test_reserve_may_be_set_while_the_server_runs() -> None:
     assert take(web, 20) == 4
 
 
+def test_new_reserve_gets_what_others_give_back() -> None:
+    arena = arena_of(10, 0)
+    mail, web = listeners(arena, 0)
+    assert take(mail, 20) == 10
+    # A reload has added the second listener. What the first one has, it keeps.
+    arena.places(SHARED, 0).limit = 7
+    arena.places(WEB_RESERVE, 0).limit = 3
+    got = []
+    for _ in range(4):
+        got.append(take(web, 20))
+        assert mail.count + web.count == 10
+        mail.give()
+    assert got == [0, 1, 1, 1]
+    assert held(arena) == (6, 3)
+    assert (take(web, 20), held(arena)) == (1, (7, 3))
+
+
 def test_total_holds_with_four_racing_processes() -> None:
     total = 12
     arena = arena_of(total, 4, members=5)

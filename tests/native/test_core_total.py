@@ -159,3 +159,22 @@ def test_raised_total_admits_waiting_clients(loop_factory: LoopFactory) -> None:
             assert [await guest.read() for guest in guests[4:]] == [GREETING] * 2
 
     run(loop_factory, main)
+
+
+def test_listener_waits_for_a_new_reserve_that_others_hold(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with both(wait=True) as (mail, web, arena):
+            shared, reserve = arena.places(2, 0), arena.places(4, 0)
+            shared.limit, reserve.limit = 6, 0
+            async with crowd_of(mail, 6) as guests, crowd_of(web, 3) as managers:
+                assert [await guest.read() for guest in guests] == [GREETING] * 6
+                await eventually(lambda: web.acceptor.total_reached)
+                shared.limit, reserve.limit = 4, 2
+                for number, manager in enumerate(managers):
+                    await eventually(lambda: web.acceptor.total_reached)
+                    assert manager.at_hand() is None
+                    guests[number].close()
+                    assert await manager.read() == GREETING
+                assert shared.count + reserve.count == 6
+
+    run(loop_factory, main)

@@ -5,12 +5,13 @@ Rules of this file: the total is exact, so a reserve is nobody else's while conn
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 from support.loops import on_loops
 from support.reloading import Reloadable, echo, reloadable
-from support.server import read_some
+from support.server import read_all, read_some
 from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
@@ -41,6 +42,23 @@ async def test_reserve_is_given_back_when_the_last_connection_has_ended(tmp_path
         await it.reload(TOTAL + echo("a") + echo("c", "reserve = 4"))
         assert shared(it) == 6
         assert await it.answer("c") == b"hello"
+
+
+@on_loops
+async def test_new_reserve_waits_for_connections_of_others(tmp_path: Path) -> None:
+    async with reloadable(tmp_path, TOTAL + echo("a")) as it:
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(await it.connect("a")) for _ in range(10)]
+            for client in clients:
+                client.send(b"hello")
+                assert await read_some(client, 5) == b"hello"
+            await it.reload(TOTAL + echo("a") + echo("b", "reserve = 3"))
+            assert shared(it) == 7
+            with await it.connect("b") as refused:
+                assert await read_all(refused) == b"refused: limit\n"
+            clients.pop().close()
+            await eventually(lambda: it.listener("a").connections == 9, "the end of a connection")
+            assert await it.answer("b") == b"hello"
 
 
 @on_loops
