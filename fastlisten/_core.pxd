@@ -122,6 +122,7 @@ cdef struct AcceptorState:
     bint tls                # connections begin with a handshake; `first_byte` is its timeout
     bint passive            # has no listening socket; others accept its connections
     bint notice_loss        # a reset also ends a connection that neither reads nor writes
+    bint closing            # Acceptor.close() was called
     PlaceCounter places     # max-connections; without a row there is no limit
     TotalCounter *total     # the total of all listeners; NULL: there is none
     CannedReply replies[REPLY_KINDS]    # what the core sends without Python
@@ -142,6 +143,7 @@ cdef struct AcceptorState:
     uint64_t timed_out
     uint64_t handshake_failures
     uint64_t truncated
+    AcceptorState *next_ended   # in Engine.ended
 
 
 # The other processes that could accept now.
@@ -247,7 +249,7 @@ cdef class Engine:
     cdef uint64_t records_due
     cdef uint64_t accept_stop
     cdef uint32_t rotor
-    cdef uint32_t retiring
+    cdef AcceptorState *ended    # closed acceptors whose last connection has ended, in a list
 
     cdef size_t mapping_size(self)
     cdef int watch_system(self, int fd) except -1
@@ -258,6 +260,7 @@ cdef class Engine:
     cdef void arm_timer(self, uint64_t when) noexcept nogil
     cdef void timer_due(self) noexcept nogil
     cdef void release(self, int fd) noexcept nogil
+    cdef void retire_soon(self, AcceptorState *state) noexcept nogil
     cdef void finish(self, int fd, bint linger, bint farewell_sent) noexcept
     cdef int watch_edges(self, int fd, int operation) noexcept nogil
     cdef void reset(self, int fd) noexcept nogil
@@ -350,6 +353,5 @@ cdef class Acceptor:
     cdef object factory
     cdef object context
     cdef bint with_connection
-    cdef bint closing
     cdef AcceptorState *state
     cdef Endpoint endpoint(self, int fd)

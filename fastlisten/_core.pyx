@@ -139,6 +139,9 @@ cdef enum:
     MAX_EVENTS = 512
     # Accepts per turn over all listeners; the time (SLICE) is bounded too.
     MAX_ACCEPTS = 256
+    # The same while the load is shared. Whoever accepts keeps the connection, so this is how much
+    # more of a burst one process may get than the others.
+    SHARED_ACCEPTS = 16
     # Each listener may accept at least this many per turn, however many others are ready.
     MIN_ACCEPTS = 8
     # How long (us) a turn may accept, and again how long it may call protocols. The loop's timers
@@ -558,12 +561,19 @@ cdef class Engine:
             self.parked_count -= 1
         else:
             state.connections -= 1
+        if state.active == 0 and state.closing:
+            self.retire_soon(state)
         if flags & FLAG_PLACE:
             give_back(state)
         if self.at_capacity and self.open < self.capacity - self.capacity // 64:
             # Not before there is some room: arming all listeners for a single connection is costly.
             self.at_capacity = False
             self.rearm(HOLD_CAPACITY)
+
+    cdef void retire_soon(self, AcceptorState *state) noexcept nogil:
+        """The last connection of a closed acceptor has ended: let `retire_acceptors` find it."""
+        state.next_ended = self.ended
+        self.ended = state
 
     cdef void finish(self, int fd, bint linger, bint farewell_sent) noexcept:
         """Close a connection that its endpoint has finished with; linger if necessary.
@@ -1149,10 +1159,11 @@ cdef class Engine:
         """Accept on the listening sockets among these events, of which there are so many."""
         cdef epoll_event *events = <epoll_event *>list
         cdef int i, fd, turn, budget
+        cdef int most = MAX_ACCEPTS if self.own == NULL else SHARED_ACCEPTS
         cdef Slot *slot
         cdef AcceptorState *state
         cdef uint64_t before, accepted = 0
-        budget = max(MIN_ACCEPTS, MAX_ACCEPTS // listening)
+        budget = max(MIN_ACCEPTS, most // listening)
         # Another listener is first each time, so that none starves when time runs out.
         self.rotor += 1
         self.accept_stop = fl_microseconds() + SLICE
@@ -1167,9 +1178,9 @@ cdef class Engine:
                 continue
             events[i].events = 0
             state = self.acceptors[slot.acceptor]
-            if state.hold == 0 and self.accepted_count < MAX_ACCEPTS:
+            if state.hold == 0 and accepted < <uint64_t>most:
                 before = state.accepted
-                self.accept_batch(state, min(budget, MAX_ACCEPTS - self.accepted_count))
+                self.accept_batch(state, min(budget, most - <int>accepted))
                 accepted += state.accepted - before
                 if state.wait and state.places.row != NULL:
                     # More places may be free than this process was woken for.
@@ -1363,7 +1374,7 @@ cdef class Engine:
         """Give a slot to a connection that somebody else has accepted. It holds no place."""
         cdef sockaddr_storage peer
         cdef socklen_t size = sizeof(peer)
-        if self.closed or acceptor.closing:
+        if self.closed or acceptor.state.closing:
             raise RuntimeError("the acceptor is closed")
         if fd < 0 or <uint32_t>fd >= self.table_size:
             raise ValueError(f"descriptor {fd} is out of range")
@@ -1744,28 +1755,23 @@ cdef class Engine:
 
     cdef int retire_acceptors(self) except -1:
         """Let go of the closed acceptors whose last connection has ended."""
-        cdef uint32_t i
+        cdef AcceptorState *state
         cdef Acceptor acceptor
-        if not self.retiring:
-            return 0
-        for i in range(self.acceptors_size):
-            if self.acceptors[i] != NULL and self.acceptors[i].hold & HOLD_CLOSED \
-                    and self.acceptors[i].active == 0:
-                acceptor = <Acceptor>self.owners[i]
-                if not acceptor.closing:
-                    continue
-                if self.record_count:
-                    # Records name their acceptor by its index, which is about to become free.
-                    self.flush_records()
-                    if self.acceptors[i] == NULL:
-                        continue
-                self.retiring -= 1
-                self.acceptors[i] = NULL
-                self.owners[i] = None
-                if acceptor.places is not None and acceptor.state.wait:
-                    self.unwatch_wakeup(acceptor.places)
-                if acceptor.server is not None:
-                    acceptor.server._retired(acceptor)
+        while self.ended != NULL:
+            if self.record_count:
+                # Records name their acceptor by its index, which is about to become free.
+                self.flush_records()
+                if self.ended == NULL:
+                    break
+            state = self.ended
+            self.ended = state.next_ended
+            acceptor = <Acceptor>self.owners[state.index]
+            self.acceptors[state.index] = NULL
+            self.owners[state.index] = None
+            if acceptor.places is not None and state.wait:
+                self.unwatch_wakeup(acceptor.places)
+            if acceptor.server is not None:
+                acceptor.server._retired(acceptor)
         return 0
 
     def close(self):
@@ -2066,9 +2072,9 @@ cdef class Acceptor:
         """Stop accepting for good and let go of the listening socket; connections go on."""
         cdef Engine engine = self.engine
         cdef Slot *slot
-        if self.closing:
+        if self.state.closing:
             return
-        self.closing = True
+        self.state.closing = True
         if not engine.closed:
             engine.disarm(self.state, HOLD_CLOSED)
             if not self.state.passive:
@@ -2077,7 +2083,8 @@ cdef class Acceptor:
                 if slot.state == SLOT_LISTENING and slot.acceptor == self.state.index:
                     slot.state = SLOT_FREE
                     slot.generation += 1
-            engine.retiring += 1
+            if self.state.active == 0:
+                engine.retire_soon(self.state)
             engine.retire_acceptors()
         elif self.server is not None:
             self.server._retired(self)
