@@ -140,7 +140,7 @@ def test_stopped_process_does_not_keep_a_place() -> None:
                 os.kill(worker.pid, signal.SIGCONT)
 
 
-def test_paused_process_passes_the_ring_on() -> None:
+def test_no_place_is_kept_for_paused_processes() -> None:
     with group() as made:
         guests = made.fill()
         queue = [made.connect() for _ in range(10)]

@@ -29,6 +29,7 @@ Clients
 
 The native modules and the loop
     listener, tls_listener    a listening socket served by the core, with all its settings
+    arena_memory, steps       other members of an arena: as memory, or instruction by instruction
     forked                    server processes made by fork
     told_handlers, workers    a supervisor and its workers, which say who serves
     scripted_workers          workers that answer a supervisor's requests, without processes
