@@ -33,8 +33,9 @@ NO_SERVER = 3
 TIMEOUT = 10.0
 
 #: A reload reads and checks files, opens sockets and waits for worker processes. A restart waits
-#: for one worker after the other, each of which may take seconds to start.
-_TIMEOUTS = {"reload": 60.0, "restart": 600.0}
+#: for one worker after the other, each of which may take seconds to start. An upgrade checks the
+#: new program before that.
+_TIMEOUTS = {"reload": 60.0, "restart": 600.0, "upgrade": 660.0}
 
 #: Seconds between attempts to connect while the server's backlog is full.
 _RETRY = 0.1

@@ -153,12 +153,20 @@ class QueuedHandler(logging.Handler):
     def close(self) -> None:
         """Write what is queued, for at most `EXIT_TIMEOUT`; drop what is logged later."""
         self._closed = True
+        self.rest()
+        super().close()
+
+    def rest(self) -> None:
+        """Write what is queued, for at most `EXIT_TIMEOUT`, and end the thread.
+
+        The next record starts another one, which has the signal mask of the thread that logs.
+        """
         thread, self._thread = self._thread, None
         if thread is not None:
             self._queue.put(None)
             self._hurry.set()
             thread.join(EXIT_TIMEOUT)
-        super().close()
+            self._hurry.clear()
 
     # --- in the writing thread ------------------------------------------------------------------
 

@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("account", help="add, change, list and remove mail accounts")
     )
     _control_parsers(commands)
+    # Run by a server that is to be upgraded; without help, so that it is not listed.
+    commands.add_parser("upgrade-check").add_argument("file", nargs="?")
     return parser
 
 
@@ -98,6 +100,9 @@ def _control_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParse
     restart = commands.add_parser(
         "restart", help="replace the workers of a running server, one after the other"
     )
+    upgrade = commands.add_parser(
+        "upgrade", help="replace a running server by the program that is installed now"
+    )
     pause = commands.add_parser("pause", help="stop a listener from accepting connections")
     resume = commands.add_parser("resume", help="let a paused listener accept again")
     drain = commands.add_parser(
@@ -109,7 +114,7 @@ def _control_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParse
     limit.add_argument(
         "limit", metavar="N", type=int, help="the most connections until the next start"
     )
-    for one in (status, reload, restart, pause, resume, drain, limit):
+    for one in (status, reload, restart, upgrade, pause, resume, drain, limit):
         one.add_argument(
             "--config",
             metavar="FILE",
@@ -228,6 +233,10 @@ def _run(arguments: Sequence[str], signals: ProgramSignals | None) -> int:
         from fastlisten.cli import check
 
         return check.run(given.file, sys.stdout, sys.stderr)
+    if given.command == "upgrade-check":
+        from fastlisten.cli import upgrade_check
+
+        return upgrade_check.run(given.file, sys.stdin, sys.stdout, sys.stderr)
     if given.command == "show":
         from fastlisten.cli import show
 
@@ -271,6 +280,10 @@ def _ask(given: argparse.Namespace, client: ControlClient) -> int:
         from fastlisten.cli import restart
 
         return restart.run(client, sys.stdout, sys.stderr)
+    if given.command == "upgrade":
+        from fastlisten.cli import upgrade
+
+        return upgrade.run(client, sys.stdout, sys.stderr)
     if given.command == "limit":
         from fastlisten.cli import limit
 

@@ -31,6 +31,7 @@ from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.service_manager import ServiceManager
 from fastlisten.runtime.supervisor.supervisor import Line, Supervisor, WorkerStart
+from fastlisten.runtime.supervisor.upgrade import UpgradeError, passed_state
 from fastlisten.runtime.supervisor.worker_server import WorkerServer
 
 __all__ = ["serve_workers"]
@@ -57,12 +58,14 @@ def serve_workers(
     Returns:
         0 drained, 1 failed while running, 2 configuration, 3 cannot start.
     """
+    program_command = own_command() if signals is not None else []
     signals = signals or ProgramSignals()
     try:
+        state = passed_state()
         with collector_paused():
             plan = Plan(config)
         warning = raise_descriptor_limit(config)
-    except (OSError, PrivilegesError) as error:
+    except (OSError, PrivilegesError, UpgradeError) as error:
         messages.warnings(config.warnings)
         messages.failed(error)
         return CANNOT_START
@@ -79,6 +82,9 @@ def serve_workers(
         program.announce,
         default_path(config),
         manager=ServiceManager(),
+        command=program_command,
+        arguments=sys.argv[1:],
+        rest=handler.rest,
     )
     try:
         if warning:
@@ -89,7 +95,7 @@ def serve_workers(
         with signals.polled() as descriptor:
             gc.collect()
             gc.freeze()
-            return supervisor.run(descriptor)
+            return supervisor.run(descriptor, state)
     except StartError as error:
         handler.flush()
         for failure in error.failures:
@@ -105,6 +111,15 @@ def serve_workers(
     finally:
         gc.unfreeze()
         handler.close()
+
+
+def own_command() -> list[str]:
+    """Return how this program was run, without its arguments: by which Python, and which program.
+
+    Both are what is at these paths when it is run again.
+    """
+    options = len(sys.orig_argv) - len(sys.argv) + 1
+    return [sys.executable, *sys.orig_argv[1:options]]
 
 
 class _Program:

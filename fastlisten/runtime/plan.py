@@ -17,6 +17,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from fastlisten._arena import Arena, Places
 from fastlisten._tls import TlsSettings
@@ -187,6 +188,35 @@ class Plan:
         total: int = self.config.process["server.total-connections"]
         reserves: list[int] = [settings["reserve"] for settings in self.config.listeners]
         return total - sum(reserves) - sum(reserve for _, reserve in self._leaving)
+
+    # -- in an upgrade
+
+    def rows_state(self) -> dict[str, object]:
+        """Return the rows in the arena, and limits that the program may change, as a JSON value."""
+        return {
+            "rows": {id: [rows.limit, rows.reserve] for id, rows in self.rows.items()},
+            "shared": self.shared,
+            "leaving": self._leaving,
+            "limits": {one.id: one["max-connections"] for one in self.config.listeners},
+        }
+
+    def take_rows(self, state: Mapping[str, Any], arena: Arena) -> None:
+        """Use the rows that a former program has made, with the limits that they have.
+
+        A limit whose key has changed in the file is set.
+
+        Args:
+            state: made by `rows_state`, for the same listeners.
+            arena: of the former program.
+        """
+        self.rows = {id: Rows(*rows) for id, rows in state["rows"].items()}
+        self.shared = state["shared"]
+        self._leaving = [(row, reserve) for row, reserve in state["leaving"]]
+        for settings in self.config.listeners:
+            limit = settings["max-connections"]
+            if state["limits"][settings.id] != limit:
+                arena.places(self.rows[settings.id].limit, 0).limit = limit
+        self.settle(arena)
 
     # -- in place of a former plan
 

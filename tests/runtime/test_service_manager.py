@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.certificates import authority
-from support.program import program
+from support.program import program, run
 from support.waiting import PATIENCE
 
 from fastlisten.runtime.service_manager import ServiceManager
@@ -149,6 +149,26 @@ def test_supervisor_notifies_for_all_workers(tmp_path: Path) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
                 assert manager.next() == {"WATCHDOG": "1"}
+
+
+def test_upgrade_is_a_reload_of_the_same_process(tmp_path: Path) -> None:
+    address = f"{tmp_path}/n"
+    # Signs of life at fixed moments, and none in between.
+    environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3600000000"}
+    text = f"[server]\nworkers = 2\ndata-directory = '{tmp_path}/data'\n{LISTENER}"
+    with (
+        managing(address) as manager,
+        program(tmp_path, text, unchanged=True, environ=environ) as started,
+    ):
+        ready = {"READY": "1", "STATUS": "serving 1 listener, 2 workers"}
+        alive = {"WATCHDOG": "1"}
+        assert [manager.next(), manager.next()] == [ready, alive]
+        assert run("upgrade", "--config", tmp_path / "mail.toml").returncode == 0
+        assert manager.next()["RELOADING"] == "1"
+        assert [manager.next() for _ in range(3)] == [alive, ready, alive]
+        started.process.send_signal(signal.SIGTERM)
+        assert manager.next() == {"STOPPING": "1", "STATUS": "draining"}
+        assert started.ended() == 0
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ The native modules and the loop
     arena_memory, steps       other members of an arena: as memory, or instruction by instruction
     forked                    server processes made by fork
     told_handlers, workers    a supervisor and its workers, which say who serves
+    attempts                  a client that connects to workers again and again
     scripted_workers          workers that answer a supervisor's requests, without processes
     traced_program, strace    a server under strace
     world, tls_world          a script run on asyncio's server and on ours

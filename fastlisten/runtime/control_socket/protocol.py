@@ -8,6 +8,7 @@ no token.
     status                                 server, listeners
     reload                                 reload
     restart                                restart
+    upgrade                                upgrade
     pause, resume, drain     id
     limit                    id, limit
 
@@ -47,9 +48,11 @@ __all__ = [
     "RequestLines",
     "Restart",
     "ServedProcess",
+    "Upgrade",
     "answer",
     "failure",
     "read_request",
+    "success",
 ]
 
 #: The version of the answer to `status`; raised when a key changes its meaning or goes.
@@ -63,6 +66,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "status": (),
     "reload": (),
     "restart": (),
+    "upgrade": (),
     "pause": ("id",),
     "resume": ("id",),
     "drain": ("id",),
@@ -78,6 +82,7 @@ ERRORS: Mapping[str, str] = {
     "wrong-server": "this server was started with another configuration file",
     "unfinished": "some workers have not made the change in time; the others have",
     "no-answer": "no worker answers",
+    "not-upgraded": "the new program cannot take over; nothing has changed",
     "busy": "there are too many clients",
     "failed": "something went wrong; the server's log says more",
 }
@@ -90,6 +95,10 @@ _MAX_NAMED = 8
 
 #: Replaces all workers. Takes who requested it; returns the value of `restart`.
 Restart = Callable[[str], Awaitable[Mapping[str, object]]]
+
+#: Replaces the program and all workers. Takes who requested it; it returns nothing, but raises
+#: `RequestError`: the new program sends the answer.
+Upgrade = Callable[[str], Awaitable[None]]
 
 #: Reads the configuration again. Takes who requested it; returns the value of `reload`.
 Reload = Callable[[str], Awaitable[Mapping[str, object]]]
@@ -136,6 +145,8 @@ class ServedProcess:
         config: the absolute path of its configuration file, empty for the embedded default.
         restart: a coroutine function that replaces all workers. It takes who requested that, and
             returns a JSON object with at least `succeeded`. None for a server in one process.
+        upgrade: a coroutine function that replaces the program and all workers, and raises
+            `RequestError`. None for a server in one process.
     """
 
     control: Control
@@ -143,6 +154,7 @@ class ServedProcess:
     pid: int
     config: str = ""
     restart: Restart | None = None
+    upgrade: Upgrade | None = None
 
 
 class RequestLines:
@@ -158,6 +170,11 @@ class RequestLines:
     def feed(self, data: bytes) -> None:
         """Add what has been received."""
         self._data += data
+
+    @property
+    def rest(self) -> bytes:
+        """What has been received and not returned."""
+        return bytes(self._data)
 
     def next(self) -> bytes | None:
         """Return the next line without its end, None if it is not complete.
@@ -242,6 +259,11 @@ def failure(error: RequestError) -> bytes:
     return _line({"ok": False, "error": error.error, "message": str(error)})
 
 
+def success(**values: object) -> bytes:
+    """Return the answer to a request that was carried out."""
+    return _line({"ok": True, **values})
+
+
 async def _carry_out(server: ServedProcess, request: Request, by: str) -> Iterable[bytes]:
     control = server.control
     if request.command == "status":
@@ -249,21 +271,27 @@ async def _carry_out(server: ServedProcess, request: Request, by: str) -> Iterab
         # Afterwards it is known which workers do not answer.
         return _status(server, await control.server(), reports)
     if request.command == "reload":
-        return (_line({"ok": True, "reload": await server.reload(by)}),)
+        return (success(reload=await server.reload(by)),)
     if request.command == "restart":
         if server.restart is None:
             text = "this server is one process, which cannot be replaced while it serves"
             raise RequestError("impossible", f"{text}; it needs server.workers")
-        return (_line({"ok": True, "restart": await server.restart(by)}),)
+        return (success(restart=await server.restart(by)),)
+    if request.command == "upgrade":
+        if server.upgrade is None:
+            text = "this server is one process, which cannot be replaced while it serves"
+            how = "stop and start it; with server.workers = 2 or more it could be upgraded"
+            raise RequestError("impossible", f"{text}: {how}")
+        await server.upgrade(by)
     if request.command == "limit":
         try:
             await control.set_limit(request.id, request.limit, by)
         except ValueError as error:
             raise RequestError("bad-limit", str(error)) from None
-    else:
+    elif request.command in ("pause", "resume", "drain"):
         change = {"pause": control.pause, "resume": control.resume, "drain": control.drain}
         await change[request.command](request.id, by)
-    return (_line({"ok": True}),)
+    return (success(),)
 
 
 def _check_config(server: ServedProcess, request: Request) -> None:

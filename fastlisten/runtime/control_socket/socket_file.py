@@ -86,6 +86,7 @@ class ListeningFile:
     Attributes:
         path: as given.
         sock: the listening socket, non-blocking.
+        made: path, device and inode of the file, by which `close` knows it.
 
     Raises:
         ControlSocketError: it cannot be created, or another process listens on it.
@@ -105,12 +106,12 @@ class ListeningFile:
                 _give(directory, owner)
             with _locked(directory):
                 with _umask(0o177):
-                    self._made = bind_file(self.sock, path, None)
+                    self.made = bind_file(self.sock, path, None)
                 try:
                     _give(path, owner)
                     self.sock.listen(_BACKLOG)
                 except BaseException:
-                    remove_file(self._made)
+                    remove_file(self.made)
                     raise
         except OSError as error:
             self.sock.close()
@@ -119,11 +120,24 @@ class ListeningFile:
                 text += describe_holder(path)
             raise ControlSocketError(error.errno, f"{path}: {text}") from None
 
+    @classmethod
+    def taken_over(cls, sock: socket.socket, made: tuple[str, int, int]) -> ListeningFile:
+        """Return the control socket that a former program has created in this process.
+
+        Args:
+            sock: it listens.
+            made: as the attribute.
+        """
+        file = cls.__new__(cls)
+        sock.setblocking(False)
+        file.path, file.sock, file.made = made[0], sock, made
+        return file
+
     def close(self) -> None:
         """Close the socket and remove its file, unless it is no longer ours."""
         self.sock.close()
         with contextlib.suppress(OSError):  # the directory is no longer writable
-            remove_file(self._made)
+            remove_file(self.made)
 
 
 def _give(path: str, owner: tuple[int, int] | None) -> None:

@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastlisten._core import OptionBatch
 from fastlisten.config import Bind, ListenerSettings, SocketSetting, socket_options
@@ -35,6 +35,7 @@ __all__ = [
     "open_all",
     "socket_calls",
     "socket_failure",
+    "taken_over",
 ]
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
@@ -145,6 +146,30 @@ def open_all(
     if notes is not None:
         notes += _unused(opened)
     return opened
+
+
+def taken_over(
+    fd: int, settings: ListenerSettings, bind: str, unlink: Sequence[Any] | None
+) -> BoundSocket:
+    """Return a socket that a former program has opened in this process.
+
+    Options that can only be set before bind(2) or listen(2) stay as they are.
+
+    Args:
+        fd: its descriptor.
+        settings: of the listener.
+        bind: as written in the configuration.
+        unlink: as the attribute.
+
+    Raises:
+        OSError: it is something else.
+    """
+    sock = take_descriptor(fd)
+    sock.setblocking(False)
+    made = None if unlink is None else (str(unlink[0]), int(unlink[1]), int(unlink[2]))
+    found = next(one for one in settings.bind if one.text == bind)
+    accepted = socket_calls(settings, sock).batch
+    return BoundSocket(settings.id, found, sock, settings["socket.backlog"], accepted, made)
 
 
 def _descriptors(bind: Bind) -> Sequence[int | None]:

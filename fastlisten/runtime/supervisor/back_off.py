@@ -18,10 +18,14 @@ _STABLE = 60.0
 
 
 class BackOff:
-    """The waits of one worker's number: 0, 0.5, 1, 2, ... 30 seconds."""
+    """The waits of one worker's number: 0, 0.5, 1, 2, ... 30 seconds.
 
-    def __init__(self) -> None:
-        self._crashes = 0
+    Attributes:
+        crashes: how many crashes count; zero at the start.
+    """
+
+    def __init__(self, crashes: int = 0) -> None:
+        self.crashes = crashes
 
     def crashed(self, served: float) -> float:
         """Note a crash; return how many seconds to wait.
@@ -30,9 +34,9 @@ class BackOff:
             served: how many seconds the worker had served; 0 if it had not begun.
         """
         if served >= _STABLE:
-            self._crashes = 0
-        self._crashes += 1
-        if self._crashes == 1:
+            self.crashes = 0
+        self.crashes += 1
+        if self.crashes == 1:
             return 0.0
         # The exponent is bounded, because floats are.
-        return min(_LONGEST, _FIRST * 2.0 ** min(self._crashes - 2, 16))
+        return min(_LONGEST, _FIRST * 2.0 ** min(self.crashes - 2, 16))

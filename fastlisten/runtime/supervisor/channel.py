@@ -37,6 +37,7 @@ __all__ = [
     "ChannelError",
     "ChannelFullError",
     "Message",
+    "sealed",
 ]
 
 #: The most descriptors of a message: the kernel passes 253 at a time (SCM_MAX_FD), one of which may
@@ -152,7 +153,7 @@ class Channel:
             return
         if len(text) > MAX_PAYLOAD:
             raise ValueError(f"a message has at most {MAX_PAYLOAD} octets, not {len(text)}")
-        memfd = _sealed(text)
+        memfd = sealed(text)
         try:
             self._send(b"M%d" % len(text), [memfd, *fds])
         finally:
@@ -219,7 +220,7 @@ class Channel:
         return packet, fds.tolist(), not told & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
 
-def _sealed(content: bytes) -> int:
+def sealed(content: bytes) -> int:
     """Return a memfd with this content that nobody can change."""
     memfd = os.memfd_create("fastlisten-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:

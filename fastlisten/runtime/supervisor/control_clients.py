@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastlisten.log_events import log
 from fastlisten.runtime.control_socket.protocol import (
@@ -25,10 +26,12 @@ from fastlisten.runtime.control_socket.protocol import (
     ServedProcess,
     answer,
     failure,
+    read_request,
 )
 from fastlisten.runtime.control_socket.server import IDLE_TIMEOUT, MAX_CLIENTS, READ, RETRY, sender
 from fastlisten.runtime.control_socket.socket_file import ListeningFile
 from fastlisten.runtime.supervisor.pending import Pending, run
+from fastlisten.runtime.supervisor.upgrade import unix_socket
 
 __all__ = ["ControlClients"]
 
@@ -45,6 +48,7 @@ class _Client:
         deadline: when it has been silent, or has not read, for too long; None while workers are
             asked.
         lines: what it has sent.
+        line: the request that is being carried out, or was the last.
         unsent: of the piece of the answer that is being sent.
         pieces: the rest of the answer; None while there is none.
         last: the connection is closed after the answer.
@@ -54,6 +58,7 @@ class _Client:
     by: str
     deadline: float | None
     lines: RequestLines = field(default_factory=RequestLines)
+    line: bytes = b""
     unsent: bytes = b""
     pieces: Iterator[bytes] | None = None
     last: bool = False
@@ -134,6 +139,69 @@ class ControlClients:
             self._drop(client)
         self._file.close()
 
+    # -- an upgrade
+
+    def state(self) -> dict[str, Any]:
+        """Return what the new program of an upgrade needs to go on, as a JSON value.
+
+        Answers that are not complete are made; those for which workers are being asked will not
+        come.
+        """
+        lost = failure(RequestError("no-answer", "the server was upgraded meanwhile; ask again"))
+        clients = []
+        for fd, client in self._clients.items():
+            upgrades = client.deadline is None and _is_upgrade(client.line)
+            if client.deadline is not None:
+                unsent = client.unsent + b"".join(client.pieces or ())
+                if unsent:  # it is sent here, if the new program cannot be run
+                    client.unsent, client.pieces = unsent, iter(())
+            else:
+                unsent = b"" if upgrades else lost
+            clients.append(
+                {
+                    "fd": fd,
+                    "by": client.by,
+                    "upgrades": upgrades,
+                    "received": client.lines.rest.decode("latin-1"),
+                    "unsent": unsent.decode("latin-1"),
+                    "last": client.last,
+                }
+            )
+        return {"fd": self._file.sock.fileno(), "made": self._file.made, "clients": clients}
+
+    @classmethod
+    def taken_over(
+        cls, state: Mapping[str, Any], server: ServedProcess, upgraded: Pending[bytes]
+    ) -> ControlClients:
+        """Return the control socket and the clients of a former program.
+
+        Args:
+            state: made by `state`.
+            server: what answers.
+            upgraded: the answer to the client that has requested the upgrade.
+
+        Raises:
+            UpgradeError: a descriptor is something else.
+        """
+        path, device, inode = state["made"]
+        listening = unix_socket(state["fd"], socket.SOCK_STREAM)
+        found = cls(ListeningFile.taken_over(listening, (path, device, inode)), server)
+        for one in state["clients"]:
+            sock = unix_socket(one["fd"], socket.SOCK_STREAM)
+            sock.setblocking(False)
+            client = _Client(sock, one["by"], found._clock() + IDLE_TIMEOUT, last=one["last"])
+            client.lines.feed(one["received"].encode("latin-1"))
+            found._clients[sock.fileno()] = client
+            if one["upgrades"]:
+                found._answer_later(client, upgraded)
+            elif one["unsent"]:
+                found._answer(client, (one["unsent"].encode("latin-1"),))
+        return found
+
+    def _answer_later(self, client: _Client, answer: Pending[bytes]) -> None:
+        client.deadline = None
+        answer.when_done(lambda: self._answer(client, (answer.result(),)))
+
     # -- clients
 
     def _accept(self) -> None:
@@ -177,6 +245,7 @@ class ControlClients:
             return
         if line is not None:
             client.deadline = None
+            client.line = line
             outcome = run(answer(self._server, line, client.by))
             outcome.when_done(lambda: self._answered(client, outcome))
 
@@ -211,3 +280,10 @@ class ControlClients:
             return
         client.unsent = client.unsent[sent:]
         client.deadline = self._clock() + IDLE_TIMEOUT
+
+
+def _is_upgrade(line: bytes) -> bool:
+    try:
+        return read_request(line).command == "upgrade"
+    except RequestError:
+        return False

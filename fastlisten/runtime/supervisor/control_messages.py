@@ -24,10 +24,12 @@ from fastlisten.runtime.supervisor.channel import BadMessageError
 
 __all__ = [
     "count_in",
+    "decode_ended",
     "decode_error",
     "decode_readiness",
     "decode_reports",
     "decode_server",
+    "encode_counters",
     "encode_error",
     "encode_readiness",
     "encode_reports",
@@ -59,7 +61,7 @@ def encode_reports(reports: Iterable[ListenerReport]) -> list[dict[str, Any]]:
             "held": one.held,
             "limit": one.limit,
             "limit-action": one.limit_action,
-            "workers": {str(number): _counters(part) for number, part in one.workers.items()},
+            "workers": {str(number): encode_counters(part) for number, part in one.workers.items()},
             "stale": list(one.stale),
         }
         for one in reports
@@ -109,7 +111,8 @@ def encode_error(error: Exception) -> dict[str, Any]:
             return {"kind": "failed", "message": str(error)}
 
 
-def _counters(counters: Counters) -> dict[str, Any]:
+def encode_counters(counters: Counters) -> dict[str, Any]:
+    """Return counters as a JSON value, without those that are zero."""
     value = {
         "connections": counters.connections,
         "accepted": counters.accepted,
@@ -174,6 +177,18 @@ def decode_server(value: object) -> ServerReport:
         },
         stale=tuple(_count(one) for one in _list(table.get("stale"))),
     )
+
+
+def decode_ended(value: object) -> dict[str, dict[int, Counters]]:
+    """Return the counters in a JSON value, by listener and worker.
+
+    Raises:
+        BadMessageError: it has none.
+    """
+    return {
+        _text(id): _by_number(of_listener, _decode_counters)
+        for id, of_listener in _table(value).items()
+    }
 
 
 def decode_readiness(value: object) -> Readiness:

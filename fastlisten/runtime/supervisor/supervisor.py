@@ -9,6 +9,7 @@ the socket's queue, and the places of a dead one are given back after waitpid(2)
 
 Rules of this file: one thread, one poll(2), no event loop; it never waits for a worker. Nothing of
 others is imported here: it may be root. What workers send is checked: they have fewer privileges.
+What is remembered here must survive an upgrade: see `_state` and `_take_over`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from fastlisten._arena import Arena
 from fastlisten.log_events import log
 from fastlisten.mail.relay.relay import SESSIONS
 from fastlisten.runtime.control_socket.opening import open_control_socket
-from fastlisten.runtime.control_socket.protocol import ServedProcess
+from fastlisten.runtime.control_socket.protocol import RequestError, ServedProcess, success
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.reload.report import ReloadReport
 from fastlisten.runtime.reports import ServerReport
 from fastlisten.runtime.service_manager import ServiceManager
-from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all
+from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all, taken_over
 from fastlisten.runtime.supervisor.back_off import BackOff
 from fastlisten.runtime.supervisor.channel import (
     BadMessageError,
@@ -51,7 +52,15 @@ from fastlisten.runtime.supervisor.lifecycle_messages import (
     SERVING,
 )
 from fastlisten.runtime.supervisor.pending import Pending
-from fastlisten.runtime.supervisor.supervisor_control import SupervisorControl
+from fastlisten.runtime.supervisor.supervisor_control import CHANGE_SECONDS, SupervisorControl
+from fastlisten.runtime.supervisor.upgrade import (
+    SIGNALS,
+    Check,
+    UpgradeError,
+    become,
+    differences,
+    shape,
+)
 from fastlisten.runtime.supervisor.upkeep import Upkeep
 from fastlisten.runtime.supervisor.worker_process import Ended, State, WorkerProcess
 
@@ -118,6 +127,27 @@ class _Slot:
     restarts: int = 0
 
 
+@dataclass(slots=True)
+class _Upgrade:
+    """An upgrade that was requested.
+
+    Attributes:
+        check: the new program, which checks whether it can take over.
+        become_at: when to become the new program, if requests are still not answered by then; None
+            before the check has ended.
+        failed: fails with the `UpgradeError` if it comes to nothing.
+    """
+
+    check: Check
+    become_at: float | None = None
+    failed: Pending[None] = field(default_factory=Pending)
+
+    @property
+    def due(self) -> float:
+        """When to go on, by the monotonic clock, if nothing else happens."""
+        return self.check.deadline if self.become_at is None else self.become_at
+
+
 class Supervisor:
     """Runs the workers of a plan until it is told to stop.
 
@@ -128,6 +158,10 @@ class Supervisor:
         announce: called with the lines about what is served, once.
         control_socket: the path of the control socket; empty for none, unless it is configured.
         manager: the service manager to notify, None for none.
+        command: the program that an upgrade runs, an absolute path and options; empty for none.
+        arguments: of that program, to serve.
+        rest: ends the threads of this process, until they are needed again; called before an
+            upgrade.
 
     Attributes:
         started: the first worker serves.
@@ -143,6 +177,9 @@ class Supervisor:
         control_socket: str = "",
         *,
         manager: ServiceManager | None = None,
+        command: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+        rest: Callable[[], None] = lambda: None,
     ) -> None:
         self.started = False
         self._manager = manager or ServiceManager({})
@@ -161,6 +198,10 @@ class Supervisor:
         self._code: int | None = None
         self._rolling: list[_Slot] = []
         self._restarting: Pending[bool] | None = None
+        self._command = tuple(command)
+        self._arguments = tuple(arguments)
+        self._rest = rest
+        self._upgrade: _Upgrade | None = None
         self._hung = HungWorkers()
         self._control_path = plan.config.process["server.control-socket"] or control_socket
         self._clients: ControlClients | None = None
@@ -170,11 +211,12 @@ class Supervisor:
             self._send, self._listeners, self._report, self._close_sockets
         )
 
-    def run(self, signals: int) -> int:
+    def run(self, signals: int, state: Mapping[str, Any] | None = None) -> int:
         """Bind, serve until SIGTERM or SIGINT, drain.
 
         Args:
             signals: a descriptor from which the numbers of signals can be read, each an octet.
+            state: what a former program has passed on: take over instead of binding.
 
         Returns:
             The exit code: 0 drained, 1 failed while running; what the first worker ended with if
@@ -183,18 +225,30 @@ class Supervisor:
         Raises:
             StartError: a socket cannot be bound, or cannot listen.
             OSError: no process, descriptor or memory left at the start.
+            UpgradeError: it cannot take over.
         """
         self._signals = signals
-        self._open_control_socket()
+        if state is None:
+            self._open_control_socket()
         try:
-            self._sockets = self._plan.bind()
-            self._arena = self._plan.make_arena(3 * len(self._slots) + 1)
-            self._relay_row = self._arena.add_row(SESSIONS)
-            self._spawn(self._slots[0])
+            if state is None:
+                self._sockets = self._plan.bind()
+                self._arena = self._plan.make_arena(3 * len(self._slots) + 1)
+                self._relay_row = self._arena.add_row(SESSIONS)
+                self._spawn(self._slots[0])
+            else:
+                try:
+                    self._take_over(state)
+                except BaseException:
+                    # They drain when the channels end, which is better than to be killed.
+                    self._processes.clear()
+                    raise
             while not self._ended():
                 self._wait()
                 self._act()
         finally:
+            if self._upgrade is not None:
+                self._upgrade.check.end()
             self._kill_all()
             close_all(self._sockets)
             if self._clients is not None:
@@ -235,6 +289,7 @@ class Supervisor:
         times += [one.start_at for one in self._slots]
         times += [self.control.deadline, self._hung.deadline, self._upkeep.deadline]
         times += [self._clients.deadline if self._clients is not None else None]
+        times += [self._upgrade.due if self._upgrade is not None else None]
         due = [time for time in times if time is not None]
         if not due:
             return None
@@ -260,6 +315,7 @@ class Supervisor:
         self._upkeep.act()
         if self._hung.deadline <= now:
             self._look_for_hung()
+        self._upgrade_on()
 
     def _look_for_hung(self) -> None:
         assert self._arena is not None
@@ -366,6 +422,8 @@ class Supervisor:
             os.close(self._signals)
             if self._clients is not None:
                 self._clients.leave()
+            if self._upgrade is not None:
+                self._upgrade.check.leave()
             for bound in self._sockets:
                 bound.unlink = None  # their files are the supervisor's
             self._be_worker(
@@ -539,10 +597,17 @@ class Supervisor:
         owner = None if identity is None else (identity.uid, identity.gid)
         file = open_control_socket(self._plan.config, self._control_path, owner)
         if file is not None:
-            served = ServedProcess(
-                self.control, self._reload_for, os.getpid(), self._config_path, self._restart_for
-            )
-            self._clients = ControlClients(file, served)
+            self._clients = ControlClients(file, self._served())
+
+    def _served(self) -> ServedProcess:
+        return ServedProcess(
+            self.control,
+            self._reload_for,
+            os.getpid(),
+            self._config_path,
+            self._restart_for,
+            self._upgrade_for,
+        )
 
     async def _reload_for(self, by: str) -> Mapping[str, object]:
         """Reload for a client of the control socket; return the answer."""
@@ -561,6 +626,173 @@ class Supervisor:
         """Replace all workers for a client of the control socket; return the answer."""
         log(logger, logging.INFO, "restart-requested", "restart requested by %s", by, by=by)
         return {"succeeded": await self.restart(), "workers": len(self._slots)}
+
+    # -- an upgrade, in the former program
+
+    async def _upgrade_for(self, by: str) -> None:
+        """Become the program that is on disk now; the new one sends the client the answer.
+
+        Raises:
+            RequestError: nothing has changed.
+        """
+        log(logger, logging.INFO, "upgrade-requested", "upgrade requested by %s", by, by=by)
+        try:
+            if not self._command:
+                raise UpgradeError("this server is part of another program, which cannot upgrade")
+            if self._upgrade is not None:
+                raise UpgradeError("an upgrade is under way already")
+            self._require_quiet()
+            file = self._plan.config.file or ""
+            try:
+                check = Check(self._command, str(file), shape(self._plan.config))
+            except OSError as error:
+                raise UpgradeError(f"the new program cannot be run: {error}") from None
+            self._upgrade = _Upgrade(check)
+            await self._upgrade.failed
+        except UpgradeError as error:
+            text = "not upgraded: %s"
+            log(logger, logging.ERROR, "upgrade-failed", text, error, error=str(error))
+            raise RequestError("not-upgraded", str(error)) from None
+
+    def _require_quiet(self) -> None:
+        """Raise an `UpgradeError` if something goes on that the new program could not continue."""
+        if self._stops or self._code is not None:
+            raise UpgradeError("the server is stopping")
+        if self._restarting is not None:
+            raise UpgradeError("workers are being replaced; try again when that is done")
+
+    def _upgrade_on(self) -> None:
+        """Go on with an upgrade, if one is under way."""
+        upgrade = self._upgrade
+        if upgrade is None:
+            return
+        try:
+            self._require_quiet()
+            now = time.monotonic()
+            if upgrade.become_at is None:
+                if not upgrade.check.ended():
+                    return
+                upgrade.become_at = now + CHANGE_SECONDS
+            # Requests of clients and workers are answered here, if they are in time.
+            if self.control.busy and now < upgrade.become_at:
+                return
+            raise self._become()
+        except UpgradeError as error:
+            self._upgrade = None
+            upgrade.check.end()
+            upgrade.failed.fail(error)
+
+    def _become(self) -> UpgradeError:
+        """Become the new program, or return why that is not possible.
+
+        Signals that come from here on are kept by the kernel. Those that have come are taken here:
+        once they are blocked, and no other thread is left that may just be handling one.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            self._rest()
+            self._take_signals()
+            self._require_quiet()
+            state, descriptors = self._state()
+            self._manager.reloading()
+            if self._manager.watchdog:  # the new program has the whole time for its start
+                self._manager.alive()
+            self._rest()
+            error = become((*self._command, *self._arguments), state, descriptors)
+            self._notify_ready()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return error
+
+    def _state(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what the new program needs, as a JSON value, and the descriptors in it."""
+        arena = self._arena
+        assert arena is not None
+        assert self._clients is not None
+        processes = list(self._processes.values())
+        clients = self._clients.state()
+        state = {
+            "shape": shape(self._plan.config),
+            "arena": [arena.fd, arena.wakeups],
+            "rows": self._plan.rows_state(),
+            "relay-row": self._relay_row,
+            "sockets": [
+                [one.sock.fileno(), one.listener, one.bind.text, one.unlink]
+                for one in self._sockets
+            ],
+            "processes": [one.state_of() for one in processes],
+            "keys": self._keys,
+            "slots": [
+                {
+                    "process": slot.process and slot.process.pid,
+                    "successor": slot.successor and slot.successor.pid,
+                    "start-at": slot.start_at,
+                    "crashes": slot.back_off.crashes,
+                    "given-up": slot.given_up,
+                    "restarts": slot.restarts,
+                }
+                for slot in self._slots
+            ],
+            "control": self.control.state(),
+            "clients": clients,
+        }
+        descriptors = [arena.fd, *arena.wakeups, clients["fd"]]
+        descriptors += [one["fd"] for one in clients["clients"]]
+        descriptors += [one.sock.fileno() for one in self._sockets]
+        descriptors += [one.channel.fileno() for one in processes]
+        return state, descriptors
+
+    # -- an upgrade, in the new program
+
+    def _take_over(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `_state` has returned in the former program.
+
+        Raises:
+            UpgradeError: that is not possible.
+            OSError: a descriptor is something else.
+        """
+        if problems := differences(state["shape"], shape(self._plan.config)):
+            raise UpgradeError("; ".join(problems))
+        fd, wakeups = state["arena"]
+        for one in (fd, *wakeups):
+            os.set_inheritable(one, False)
+        self._arena = Arena.attach(fd, wakeups)
+        self._plan.take_rows(state["rows"], self._arena)
+        self._relay_row = state["relay-row"]
+        listeners = {one.id: one for one in self._plan.config.listeners}
+        for number, listener, bind, unlink in state["sockets"]:
+            self._sockets.append(taken_over(number, listeners[listener], bind, unlink))
+        listen_all(self._sockets)  # with the backlogs of the file as it is now
+        for one in state["processes"]:
+            process = WorkerProcess.taken_over(one)
+            self._processes[process.pid] = process
+        self._keys = state["keys"]
+        for slot, one in zip(self._slots, state["slots"], strict=True):
+            slot.process = self._processes.get(one["process"])
+            slot.successor = self._processes.get(one["successor"])
+            slot.start_at = one["start-at"]
+            slot.back_off = BackOff(one["crashes"])
+            slot.given_up = one["given-up"]
+            slot.restarts = one["restarts"]
+        self.started = True
+        self.control.take_over(state["control"])
+        answer: Pending[bytes] = Pending()
+        self._clients = ControlClients.taken_over(state["clients"], self._served(), answer)
+        log(logger, logging.INFO, "upgraded", "the new program has taken over")
+        for note in self._plan.notes:
+            log(logger, logging.WARNING, "configuration-warning", "%s", note, error=note)
+        self._notify_ready()
+        self._upkeep.begin()
+        # Before the first fork, or the worker would have them blocked.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        # Their SIGCHLD may have come while no handler was installed.
+        self._reap()
+        replaced = self.restart()
+        replaced.when_done(lambda: answer.resolve(self._upgraded(replaced.result())))
+
+    def _upgraded(self, succeeded: bool) -> bytes:
+        """Return the answer to the client that has requested the upgrade."""
+        return success(upgrade={"succeeded": succeeded, "workers": len(self._slots)})
 
     # -- for the control of all workers
 

@@ -128,6 +128,39 @@ class SupervisorControl(Control):
         """Return what a new worker has to apply right after it has begun to accept."""
         return {"paused": sorted(self._paused), "drained": sorted(self._drained)}
 
+    # -- an upgrade
+
+    @property
+    def busy(self) -> bool:
+        """Whether answers of workers, or to workers, are missing."""
+        return self._requests.deadline is not None or any(
+            one.requests for one in self._workers.values()
+        )
+
+    def state(self) -> Body:
+        """Return what the new program of an upgrade needs to go on, as a JSON value."""
+        return {
+            "paused": sorted(self._paused),
+            "drained": sorted(self._drained),
+            "workers": [
+                [key, one.number, one.serving, one.missed] for key, one in self._workers.items()
+            ],
+            "ended": self._ended.encode(),
+            "last-request": self._requests.last,
+        }
+
+    def take_over(self, state: Body) -> None:
+        """Go on from what `state` has returned in a former program."""
+        self._paused, self._drained = set(state["paused"]), set(state["drained"])
+        self._requests.last = state["last-request"]
+        self._ended.decode(state["ended"])
+        for key, number, serving, missed in state["workers"]:
+            self._workers[key] = KnownWorker(number, serving=serving, missed=missed)
+            if missed:
+                self._repeat = self._clock()
+        # For the last values of workers that hang or are killed.
+        run(self.reports())
+
     # -- messages and time
 
     def receive(self, key: int, kind: str, body: Body) -> bool:

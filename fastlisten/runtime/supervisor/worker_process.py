@@ -12,11 +12,15 @@ import contextlib
 import enum
 import os
 import signal
+import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastlisten.runtime.supervisor.channel import Channel, ChannelError
 from fastlisten.runtime.supervisor.lifecycle_messages import STOP
+from fastlisten.runtime.supervisor.upgrade import unix_socket
 
 __all__ = ["Ended", "State", "WorkerProcess"]
 
@@ -83,6 +87,41 @@ class WorkerProcess:
     kill_at: float | None = None
     unheard: float | None = None
     polled: bool = field(default=True)
+
+    def state_of(self) -> dict[str, Any]:
+        """Return what the new program of an upgrade needs to know of it, as a JSON value."""
+        return {
+            "key": self.key,
+            "number": self.number,
+            "pid": self.pid,
+            "fd": self.channel.fileno(),
+            "state": self.state.value,
+            "began": self.began,
+            "kill-at": self.kill_at,
+            "polled": self.polled,
+        }
+
+    @classmethod
+    def taken_over(cls, state: Mapping[str, Any]) -> WorkerProcess:
+        """Return a process that a former program has forked in this process.
+
+        Args:
+            state: made by `state_of`.
+
+        Raises:
+            UpgradeError: its channel is something else.
+        """
+        channel = Channel(unix_socket(state["fd"], socket.SOCK_SEQPACKET), descriptors=0)
+        return cls(
+            state["key"],
+            state["number"],
+            state["pid"],
+            channel,
+            State(state["state"]),
+            state["began"],
+            state["kill-at"],
+            polled=state["polled"],
+        )
 
     @property
     def served(self) -> float:

@@ -8,11 +8,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastlisten.runtime.listener import State
 from fastlisten.runtime.reports import Counters, ListenerReport
 from fastlisten.runtime.supervisor.channel import BadMessageError
-from fastlisten.runtime.supervisor.control_messages import decode_reports
+from fastlisten.runtime.supervisor.control_messages import (
+    decode_ended,
+    decode_reports,
+    encode_counters,
+)
 from fastlisten.runtime.supervisor.worker_requests import Body
 
 __all__ = ["EndedWorkers", "KnownWorker", "merged"]
@@ -84,6 +89,21 @@ class EndedWorkers:
             if before := of_listener.get(worker.number):
                 counters = Counters.sum((before, counters))
             of_listener[worker.number] = counters
+
+    def encode(self) -> dict[str, Any]:
+        """Return them as a JSON value."""
+        return {
+            id: {str(number): encode_counters(one) for number, one in of_listener.items()}
+            for id, of_listener in self._counters.items()
+        }
+
+    def decode(self, value: object) -> None:
+        """Take them from a JSON value that `encode` has returned.
+
+        Raises:
+            BadMessageError: it has none.
+        """
+        self._counters = decode_ended(value)
 
     def counters(self, id: str) -> dict[int, Counters]:
         """Return the counters of a listener, by the worker's number."""

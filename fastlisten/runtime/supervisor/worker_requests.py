@@ -62,13 +62,16 @@ class WorkerRequests:
     Args:
         send: sends a message.
         clock: returns seconds that never go back.
+
+    Attributes:
+        last: the id of the last request.
     """
 
     def __init__(self, send: Send, clock: Callable[[], float] = time.monotonic) -> None:
         self._send = send
         self._clock = clock
         self._requests: dict[int, _Request] = {}
-        self._last = 0
+        self.last = 0
 
     def ask(
         self, keys: Iterable[int], method: str, arguments: Mapping[str, Any], timeout: float
@@ -81,8 +84,8 @@ class WorkerRequests:
             arguments: can be encoded as JSON.
             timeout: how many seconds they have to answer.
         """
-        self._last += 1
-        body: Body = {"id": self._last, "method": method, "arguments": dict(arguments)}
+        self.last += 1
+        body: Body = {"id": self.last, "method": method, "arguments": dict(arguments)}
         outcome: Pending[Answers] = Pending()
         request = _Request(self._clock() + timeout, outcome, set())
         for key in keys:
@@ -92,8 +95,8 @@ class WorkerRequests:
                 request.lost.append(key)
             else:
                 request.waiting.add(key)
-        self._requests[self._last] = request
-        self._finish_if_complete(self._last)
+        self._requests[self.last] = request
+        self._finish_if_complete(self.last)
         return outcome
 
     def receive(self, key: int, body: Body) -> bool:
