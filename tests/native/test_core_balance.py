@@ -169,8 +169,13 @@ def test_new_process_gets_what_others_have_more() -> None:
     with group(3) as made:
         made.serve(60)
         made.open()
-        made.serve(20)
-        assert made.held()[3] >= 12, made.held()
+        for _ in range(20):
+            made.serve(5)
+            *old, new = made.held()
+            if new >= 0.7 * min(old):
+                return
+        # With an equal share of the newcomers it would have 25, and the others 45.
+        raise AssertionError(f"after 100 clients the new one has {new}, the others have {old}")
 
 
 def test_stopped_process_stalls_no_client() -> None:

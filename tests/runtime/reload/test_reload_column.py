@@ -31,7 +31,7 @@ def rows() -> dict[str, Option]:
     known = known_protocols().definitions
     found = {row.key: row for row in (*LISTENER_OPTIONS, *PROCESS_OPTIONS)}
     found |= {f"certificate.{row.key}": row for row in CERTIFICATE_OPTIONS}
-    for name in installed_protocols().own:
+    for name in sorted(installed_protocols().own):  # in all workers of pytest alike
         if known[name].handler:
             found |= {row.key: row for row in own_rows(known[name])}
     return {key: row for key, row in found.items() if row.available}
