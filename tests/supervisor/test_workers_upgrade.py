@@ -94,6 +94,16 @@ def descriptors(server: Workers) -> Counter[str]:
     return found
 
 
+def inheritable(server: Workers) -> list[int]:
+    """Return the descriptors that programs run by the supervisor would inherit: proc(5)."""
+    found = []
+    for path in Path(f"/proc/{server.pid}/fdinfo").iterdir():
+        flags = int(path.read_text().partition("flags:")[2].split()[0], 8)
+        if not flags & os.O_CLOEXEC:
+            found.append(int(path.name))
+    return sorted(found)
+
+
 def test_upgrade_turns_no_client_away(tmp_path: Path) -> None:
     with workers(tmp_path, 2, head=head(tmp_path)) as two, attempts(two) as client:
         old, before, program_before = two.pids, descriptors(two), begun(two)
@@ -106,6 +116,7 @@ def test_upgrade_turns_no_client_away(tmp_path: Path) -> None:
         assert client.failed == []
         assert client.pids <= {*old, *new}
         until(lambda: descriptors(two) == before, "the descriptors of before, and no other")
+        assert inheritable(two) == [0, 1, 2]
         # A worker that ends is healed by the new program: it is still the parent.
         os.kill(new[0], signal.SIGKILL)
         two.serve(5)
@@ -201,7 +212,8 @@ def test_program_that_cannot_be_run_changes_nothing(tmp_path: Path) -> None:
         assert "cannot be run: [Errno 8] Exec format error" in refused(tmp_path)
         assert two.pids == old
         until(lambda: descriptors(two) == before, "the descriptors of before, and no other")
-        # Workers that are started now inherit nothing, signals arrive, and the next one succeeds.
+        assert inheritable(two) == [0, 1, 2]
+        # Signals arrive, and the next one succeeds.
         os.kill(old[0], signal.SIGKILL)
         two.serve(3)
         upgrade(tmp_path)
