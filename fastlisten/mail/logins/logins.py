@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import secrets
 import threading
 import time
 from concurrent.futures import Future
@@ -32,10 +31,10 @@ from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.mail.accounts.roster import Account, Roster
 from fastlisten.mail.address import AddressError, parse_mailbox
 from fastlisten.mail.logins.login_cache import CacheResult, LoginCache
-from fastlisten.mail.logins.penalties import LoginsBusyError, Penalties
+from fastlisten.mail.logins.penalties import Entered, LoginPenalties, LoginsBusyError, Penalties
 from fastlisten.mail.logins.verification_queue import QueueFullError, VerificationQueue
 
-__all__ = ["Logins", "LoginsBusyError"]
+__all__ = ["Logins", "LoginsBusyError", "share_penalties"]
 
 logger = logging.getLogger("fastlisten.mail")
 
@@ -70,17 +69,30 @@ class _UndecidedError(LoginsBusyError):
     """
 
 
+_shared: LoginPenalties | None = None
+
+
+def share_penalties(penalties: LoginPenalties | None) -> None:
+    """Let attempts that begin from now on wait together with those of other workers.
+
+    Args:
+        penalties: of all workers; None for those of each `Logins`.
+    """
+    global _shared
+    _shared = penalties
+
+
 class Logins:
     """Verifies logins; each post office has one.
 
     Attributes:
         available: passwords can be verified, because argon2-cffi is installed.
-        penalties: how long each address has to wait.
+        penalties: how long each address has to wait, unless workers share that.
     """
 
     def __init__(self, accounts: Accounts, penalties: Penalties | None = None) -> None:
         self.available = passwords.available()
-        self.penalties = penalties or Penalties()
+        self.penalties = Penalties() if penalties is None else penalties
         self._accounts = accounts
         self._queue: VerificationQueue[Account | None] = VerificationQueue(
             AT_ONCE, WAITING, "logins"
@@ -88,8 +100,6 @@ class Logins:
         self._cache = LoginCache()
         self._lock = threading.Lock()
         self._decoys: tuple[Roster | None, passwords.Decoys] = (None, passwords.Decoys(()))
-        #: Makes what is kept of wrong passwords useless to anyone who reads the memory.
-        self._key = secrets.token_bytes(32)
         self._minute = 0
         self._logged = 0
         self._loop: asyncio.AbstractEventLoop | None = None  # that of the latest attempt
@@ -122,22 +132,26 @@ class Logins:
             LoginsBusyError: nothing could be verified now; the client may try again later.
         """
         self._loop = asyncio.get_running_loop()
-        source = await self.penalties.enter(address)
+        penalties: LoginPenalties = self.penalties if _shared is None else _shared
+        entered = await penalties.enter(address)
         try:
             secret = passwords.prepared(password)
             cached, account = await self._look_up(name, secret)
             if cached is CacheResult.VALID:
                 job = None
             else:
-                job = self._submit(self._rank(cached, name, source), name, secret)
+                job = self._submit(self._rank(cached, name, entered), name, secret)
         except BaseException:
-            self.penalties.leave(source, None)
+            entered.leave(None)
             raise
         if job is None:
-            self.penalties.leave(source, None)
+            entered.leave(None)
             return account
+        # Equal for all workers that share a table, and useless to anyone who reads its memory.
+        text = f"{name}\0{password}".encode("utf-8", "surrogatepass")
+        mistake = hashlib.blake2b(text, digest_size=16, key=penalties.key).digest()
         job.add_done_callback(
-            partial(self._ended, name, password, (address, port, listener, session), source)
+            partial(self._ended, name, mistake, (address, port, listener, session), entered)
         )
         return await self._wait(job)
 
@@ -176,11 +190,11 @@ class Logins:
             whose, phc = account.name, account.password
         return self._cache.look_up(self._cache.key(whose, secret, phc)), account
 
-    def _rank(self, cached: CacheResult, name: str, source: str) -> int:
+    def _rank(self, cached: CacheResult, name: str, entered: Entered) -> int:
         """Return how many failures speak against an attempt."""
         if cached is CacheResult.EXPIRED:
             return -1  # it was right once, so that it is no guess
-        return self.penalties.failures(source) + self._cache.failures(_key(name))
+        return entered.failures() + self._cache.failures(_key(name))
 
     def _submit(self, rank: int, name: str, secret: bytes | None) -> Future[Account | None]:
         try:
@@ -226,23 +240,22 @@ class Logins:
     def _ended(
         self,
         name: str,
-        password: str,
+        mistake: bytes,
         origin: tuple[str, int, str, str],
-        source: str,
+        entered: Entered,
         job: Future[Account | None],
     ) -> None:
         """Count an attempt, on the thread on which it ends."""
         error = None if job.cancelled() else job.exception()
         undecided = isinstance(error, _UndecidedError)
         if job.cancelled() or (error is not None and not undecided):
-            self.penalties.leave(source, None)
+            entered.leave(None)
             return
         if error is None and job.result() is not None:
-            self.penalties.leave(source, None)
+            entered.leave(None)
             return
         self._cache.add_failure(_key(name))
-        text = f"{name}\0{password}".encode("utf-8", "surrogatepass")
-        self.penalties.leave(source, hashlib.blake2b(text, digest_size=16, key=self._key).digest())
+        entered.leave(mistake)
         if not undecided:
             self._log(name, *origin)
 

@@ -1,7 +1,8 @@
 """Penalties: after failed logins, the client's address has to wait before it may try again.
 
-Rules of this file: no passwords and no accounts, only who tries and who failed. There is one table
-for a process, used from any loop and thread; workers do not share it. For each address:
+Rules of this file: no passwords and no accounts, only who tries and who failed. `PenaltyTable`
+decides and does no I/O; `Penalties` waits on event loops, with a table for one process, from any
+loop and thread. With several workers the supervisor has the table. For each address:
 
     fewer than FREE failures, counting attempts in progress as failures: nobody waits
     after that: one attempt at a time, 1, 2, 4, ... seconds (at most LONGEST) after the last failure
@@ -21,16 +22,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from fastlisten.addresses import parse_address
 from fastlisten.errors import FastlistenError
 from fastlisten.mail.loop_calls import call_on
 
-__all__ = ["LoginsBusyError", "Penalties"]
+__all__ = [
+    "Entered",
+    "LoginPenalties",
+    "LoginsBusyError",
+    "Penalties",
+    "PenaltyTable",
+    "WaitingAttempt",
+    "source_of",
+]
 
 #: Failures of one address before it has to wait, and attempts that it may make at the same time.
 FREE = 3
@@ -63,17 +74,49 @@ class LoginsBusyError(FastlistenError):
     """There are too many logins now, or none can be verified; the client may try again later."""
 
 
-class _Waiter:
-    """An attempt that waits for its turn."""
-
-    __slots__ = ("event", "loop")
-
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-        self.loop = asyncio.get_running_loop()
+class WaitingAttempt(Protocol):
+    """An attempt that waits for its turn, as the table knows it."""
 
     def wake(self) -> None:
-        call_on(self.loop, self.event.set)
+        """Make it call `PenaltyTable.pause` again, soon but not now."""
+
+
+class Entered(Protocol):
+    """An attempt that may be made now."""
+
+    def failures(self) -> int:
+        """Return how many failures speak against it.
+
+        Other attempts in progress from the same address count as failures.
+        """
+
+    def leave(self, mistake: bytes | None) -> None:
+        """End it, from any thread.
+
+        Args:
+            mistake: None unless the login failed; then a value that is equal for equal mistakes.
+        """
+
+
+class LoginPenalties(Protocol):
+    """What logins need: a way to wait for their turn."""
+
+    @property
+    def key(self) -> bytes:
+        """A secret for digests of mistakes, the same for all who use the same table."""
+
+    async def enter(self, address: str) -> Entered:
+        """Wait until an attempt may be made.
+
+        Args:
+            address: the client's; empty if it has none.
+
+        Returns:
+            The attempt; its `leave` must follow.
+
+        Raises:
+            LoginsBusyError: too many attempts from this address are waiting already.
+        """
 
 
 class _Record:
@@ -85,7 +128,7 @@ class _Record:
         self.failures = 0
         self.last = 0.0
         self.inside = 0
-        self.queue: deque[_Waiter] = deque()
+        self.queue: deque[WaitingAttempt] = deque()
         self.mistakes: deque[bytes] = deque(maxlen=_REMEMBERED)
 
     @property
@@ -112,10 +155,151 @@ class _Record:
             self.mistakes.append(mistake)
 
 
-class Penalties:
-    """The table of addresses.
+class PenaltyTable:
+    """The table of addresses. It is for one thread.
 
-    Its length is the number of addresses in it.
+    Attributes:
+        records: what is known of each address, in the order of their last failure, or of when they
+            were added.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Make an empty table.
+
+        Args:
+            clock: returns seconds that never go back.
+        """
+        self._clock = clock
+        self.records: dict[str, _Record] = {}
+
+    def restore(self, source: str, failures: int, last: float, mistakes: Iterable[bytes]) -> None:
+        """Add an address that another table has known."""
+        record = self.records[source] = _Record()
+        record.failures, record.last = failures, last
+        record.mistakes.extend(mistakes)
+
+    def enter(self, source: str) -> bool:
+        """Let an attempt enter, unless it has to wait.
+
+        Args:
+            source: see `source_of`; not empty.
+        """
+        record = self._record(source)
+        if record.queue or record.pause(self._clock()) != 0:
+            return False
+        record.inside += 1
+        return True
+
+    def wait(self, source: str, attempt: WaitingAttempt) -> None:
+        """Put an attempt that could not enter at the end of the queue. Call `pause` next.
+
+        Raises:
+            LoginsBusyError: too many attempts from this address are waiting already.
+        """
+        record = self.records[source]
+        if len(record.queue) >= WAITING:
+            raise LoginsBusyError(f"{WAITING} logins from {source} are waiting")
+        record.queue.append(attempt)
+
+    def pause(self, source: str, attempt: WaitingAttempt) -> float | None:
+        """Let a waiting attempt enter if it is its turn.
+
+        Returns:
+            The seconds after which to call again; 0 if it has entered; None to wait for `wake`.
+        """
+        record = self.records[source]
+        if record.queue[0] is not attempt:
+            return None
+        pause = record.pause(self._clock())
+        if pause == 0:
+            record.inside += 1
+            record.queue.popleft()
+            self._next(source, record)
+        return pause
+
+    def withdraw(self, source: str, attempt: WaitingAttempt) -> None:
+        """Remove an attempt that waits."""
+        record = self.records[source]
+        record.queue.remove(attempt)
+        self._next(source, record)
+
+    def failures(self, source: str) -> int:
+        """Return how many failures speak against an attempt that has entered."""
+        record = self.records[source]
+        return record.failures + record.inside - 1
+
+    def leave(self, source: str, mistake: bytes | None) -> None:
+        """End an attempt that has entered; see `Entered.leave`."""
+        record = self.records[source]
+        record.inside -= 1
+        if mistake is not None:
+            record.fail(self._clock(), mistake)
+            self.records[source] = self.records.pop(source)  # the last one now
+        self._next(source, record)
+
+    def _next(self, source: str, record: _Record) -> None:
+        """Let the next attempt look whether it may enter; remove a record that says nothing."""
+        if record.queue:
+            record.queue[0].wake()
+        elif not (record.inside or record.failures):
+            del self.records[source]
+
+    def _record(self, source: str) -> _Record:
+        """Return the record of an address; make room for it if it is new."""
+        record = self.records.get(source)
+        if record is None:
+            if len(self.records) >= SIZE:
+                # Records in use stay; there are no more of them than connections.
+                oldest = next((key for key, it in self.records.items() if it.idle), None)
+                if oldest is not None:
+                    del self.records[oldest]
+            record = self.records[source] = _Record()
+        return record
+
+
+class _Waiter:
+    """An attempt that waits on an event loop."""
+
+    __slots__ = ("event", "loop")
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+
+    def wake(self) -> None:
+        call_on(self.loop, self.event.set)
+
+
+class _Entered:
+    """An attempt that has entered a table of this process."""
+
+    __slots__ = ("_penalties", "_source")
+
+    def __init__(self, penalties: Penalties, source: str) -> None:
+        self._penalties = penalties
+        self._source = source
+
+    def failures(self) -> int:
+        if not self._source:
+            return 0
+        with self._penalties.lock:
+            return self._penalties.table.failures(self._source)
+
+    def leave(self, mistake: bytes | None) -> None:
+        if self._source:
+            with self._penalties.lock:
+                self._penalties.table.leave(self._source, mistake)
+
+
+class Penalties:
+    """The penalties of one process.
+
+    Its length is the number of addresses in its table.
+
+    Attributes:
+        key: a secret for digests of mistakes.
+        lock: to hold while the table is used.
+        table: the table.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -124,105 +308,40 @@ class Penalties:
         Args:
             clock: returns seconds that never go back, at the pace of a loop's timers.
         """
-        self._clock = clock
-        self._lock = threading.Lock()
-        #: In the order of their last failure, or of when they were added.
-        self._records: dict[str, _Record] = {}
+        self.key = secrets.token_bytes(32)
+        self.lock = threading.Lock()
+        self.table = PenaltyTable(clock)
 
     def __len__(self) -> int:
-        with self._lock:
-            return len(self._records)
+        with self.lock:
+            return len(self.table.records)
 
-    async def enter(self, address: str) -> str:
-        """Wait until an attempt may be made.
-
-        Args:
-            address: the client's; empty if it has none.
-
-        Returns:
-            What to pass to `leave`, which must follow.
-
-        Raises:
-            LoginsBusyError: too many attempts from this address are waiting already.
-        """
+    async def enter(self, address: str) -> Entered:
+        """Wait until an attempt may be made; see `LoginPenalties.enter`."""
         source = source_of(address)
         if not source:
-            return source
-        with self._lock:
-            record = self._record(source)
-            if not record.queue and record.pause(self._clock()) == 0:
-                record.inside += 1
-                return source
-            if len(record.queue) >= WAITING:
-                raise LoginsBusyError(f"{WAITING} logins from {source} are waiting")
+            return _Entered(self, source)
+        with self.lock:
+            if self.table.enter(source):
+                return _Entered(self, source)
             waiter = _Waiter()
-            record.queue.append(waiter)
+            self.table.wait(source, waiter)
+        entered = False
         try:
             while True:
                 waiter.event.clear()
-                with self._lock:
-                    first = record.queue[0] is waiter
-                    pause = record.pause(self._clock()) if first else None
-                    if pause == 0:
-                        record.inside += 1
-                        return source
+                with self.lock:
+                    pause = self.table.pause(source, waiter)
+                    entered = pause == 0
+                if entered:
+                    return _Entered(self, source)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await waiter.event.wait()
         finally:
-            with self._lock:
-                record.queue.remove(waiter)
-                self._next(source, record)
-
-    def failures(self, source: str) -> int:
-        """Return how many failures speak against an attempt that has entered.
-
-        Other attempts in progress from the same address count as failures.
-
-        Args:
-            source: what `enter` returned.
-        """
-        if not source:
-            return 0
-        with self._lock:
-            record = self._records[source]
-            return record.failures + record.inside - 1
-
-    def leave(self, source: str, mistake: bytes | None) -> None:
-        """End an attempt.
-
-        Args:
-            source: what `enter` returned.
-            mistake: None unless the login failed; then a value that is equal for equal mistakes.
-        """
-        if not source:
-            return
-        with self._lock:
-            record = self._records[source]
-            record.inside -= 1
-            if mistake is not None:
-                record.fail(self._clock(), mistake)
-                self._records[source] = self._records.pop(source)  # the last one now
-            self._next(source, record)
-
-    def _next(self, source: str, record: _Record) -> None:
-        """Let the next attempt look whether it may enter; remove a record that says nothing."""
-        if record.queue:
-            record.queue[0].wake()
-        elif not (record.inside or record.failures):
-            del self._records[source]
-
-    def _record(self, source: str) -> _Record:
-        """Return the record of an address; make room for it if it is new."""
-        record = self._records.get(source)
-        if record is None:
-            if len(self._records) >= SIZE:
-                # Records in use stay; there are no more of them than connections.
-                oldest = next((key for key, it in self._records.items() if it.idle), None)
-                if oldest is not None:
-                    del self._records[oldest]
-            record = self._records[source] = _Record()
-        return record
+            if not entered:
+                with self.lock:
+                    self.table.withdraw(source, waiter)
 
 
 def source_of(address: str) -> str:

@@ -17,15 +17,16 @@ from typing import Any, Protocol
 from fastlisten.addresses import is_loopback, with_port
 from fastlisten.errors import SettingError
 from fastlisten.files import read_file
+from fastlisten.mail.relay.user_sessions import UserSessions
 
-__all__ = ["SESSIONS", "Relay", "RelaySettings", "relay_of", "share_sessions"]
+__all__ = ["SESSIONS", "SESSIONS_OF_USER", "Relay", "RelaySettings", "relay_of", "share_sessions"]
 
 #: The most sessions with relays, over all workers; further ones wait. Relays limit the sessions of
 #: each client too: Postfix refuses the 51st.
 SESSIONS = 50
 
-#: How many of these one user may have in each worker, so that one stolen password does not keep all
-#: other users from sending.
+#: How many of these one user may have with a relay, over all workers, so that one stolen password
+#: does not keep all other users from sending.
 SESSIONS_OF_USER = 10
 
 #: Seconds that relays get to answer QUIT when the server stops: a relay that hangs must not delay
@@ -57,16 +58,18 @@ class SharedPlaces(Protocol):
 
 
 _shared: SharedPlaces | None = None
+_shared_users: UserSessions | None = None
 
 
-def share_sessions(places: SharedPlaces | None) -> None:
+def share_sessions(places: SharedPlaces | None, users: UserSessions | None = None) -> None:
     """Count the sessions of this process together with those of other workers.
 
     Args:
         places: of `SESSIONS`; None to count no longer.
+        users: with `SESSIONS_OF_USER` for each; None to count no longer.
     """
-    global _shared
-    _shared = places
+    global _shared, _shared_users
+    _shared, _shared_users = places, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,7 @@ class Relay:
         Raises:
             TimeoutError: there were too many sessions for too long, or the user has too many.
         """
-        if user and self._users[user] >= SESSIONS_OF_USER:
+        if user and not self._take(user):
             raise TimeoutError(f"{user} has {SESSIONS_OF_USER} sessions already")
         loop = asyncio.get_running_loop()
         places = _places.get(loop)
@@ -206,10 +209,18 @@ class Relay:
         if _shared is not None and _shared.held:
             _shared.give()
 
+    def _take(self, user: str) -> bool:
+        """Tell whether a user may have another session, and count it for other workers."""
+        if self._users[user] >= SESSIONS_OF_USER:
+            return False
+        return _shared_users is None or _shared_users.take(f"{user} {self.settings}")
+
     def _forget(self, user: str) -> None:
         self._users[user] -= 1
         if not self._users[user]:
             del self._users[user]
+        if user and _shared_users is not None:
+            _shared_users.give(f"{user} {self.settings}")
 
     def quit_later(self, ending: Coroutine[Any, Any, None]) -> None:
         """Run a session's QUIT in the background; only `close` waits for it."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import select
 import signal
 import time
@@ -51,6 +52,7 @@ from fastlisten.runtime.supervisor.lifecycle_messages import (
     RELOAD,
     SERVING,
 )
+from fastlisten.runtime.supervisor.login_penalties import SharedPenalties
 from fastlisten.runtime.supervisor.pending import Pending
 from fastlisten.runtime.supervisor.supervisor_control import CHANGE_SECONDS, SupervisorControl
 from fastlisten.runtime.supervisor.upgrade import (
@@ -78,6 +80,10 @@ _FAILED, _CANNOT_START = 1, 3
 #: handlers stop, and tasks that ignore their cancellation have five seconds.
 KILL_AFTER = 10.0
 
+#: Messages of one worker that are taken before the others get their turn: more than fit into a
+#: channel, so that a worker that has ended is heard to the end.
+_AT_A_TIME = 1000
+
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 #: A line about what is served: text, event, fields.
@@ -95,6 +101,8 @@ class WorkerStart:
         arena: to join.
         channel: to the supervisor.
         relay_row: the row of the arena that counts sessions with relays.
+        relay_users: a file whose locks count those of each user.
+        login_key: a secret of all workers for digests of wrong passwords.
     """
 
     plan: Plan
@@ -103,6 +111,8 @@ class WorkerStart:
     arena: Arena
     channel: Channel
     relay_row: int
+    relay_users: int
+    login_key: bytes = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -193,6 +203,9 @@ class Supervisor:
         self._sockets: list[BoundSocket] = []
         self._arena: Arena | None = None
         self._relay_row = 0
+        self._relay_users = -1
+        self._login_key = secrets.token_bytes(32)
+        self._logins = SharedPenalties(self._send)
         self._signals = -1
         self._stops = 0
         self._code: int | None = None
@@ -235,6 +248,7 @@ class Supervisor:
                 self._sockets = self._plan.bind()
                 self._arena = self._plan.make_arena(3 * len(self._slots) + 1)
                 self._relay_row = self._arena.add_row(SESSIONS)
+                self._relay_users = os.memfd_create("fastlisten-relay-users", os.MFD_CLOEXEC)
                 self._spawn(self._slots[0])
             else:
                 try:
@@ -251,6 +265,8 @@ class Supervisor:
                 self._upgrade.check.end()
             self._kill_all()
             close_all(self._sockets)
+            if self._relay_users >= 0:
+                os.close(self._relay_users)
             if self._clients is not None:
                 self._clients.close()
         if self._code is None:
@@ -288,6 +304,7 @@ class Supervisor:
         times = [one.kill_at for one in self._processes.values()]
         times += [one.start_at for one in self._slots]
         times += [self.control.deadline, self._hung.deadline, self._upkeep.deadline]
+        times += [self._logins.deadline]
         times += [self._clients.deadline if self._clients is not None else None]
         times += [self._upgrade.due if self._upgrade is not None else None]
         due = [time for time in times if time is not None]
@@ -310,6 +327,7 @@ class Supervisor:
                 slot.start_at = None
                 self._try_to_spawn(slot)
         self.control.expire()
+        self._logins.expire()
         if self._clients is not None:
             self._clients.expire()
         self._upkeep.act()
@@ -426,9 +444,17 @@ class Supervisor:
                 self._upgrade.check.leave()
             for bound in self._sockets:
                 bound.unlink = None  # their files are the supervisor's
-            self._be_worker(
-                WorkerStart(self._plan, number, self._sockets, self._arena, theirs, self._relay_row)
+            start = WorkerStart(
+                self._plan,
+                number,
+                self._sockets,
+                self._arena,
+                theirs,
+                self._relay_row,
+                self._relay_users,
+                self._login_key,
             )
+            self._be_worker(start)
         finally:
             # Whatever has happened, this process must not go on as a supervisor.
             os._exit(_FAILED)
@@ -456,6 +482,7 @@ class Supervisor:
                 if process.polled:
                     self._take_messages(process)
                 self.control.remove(process.key)
+                self._logins.remove(process.key)
                 process.channel.close()
                 self._process_ended(process, Ended.of(status))
         self._roll_on()
@@ -517,13 +544,17 @@ class Supervisor:
 
     def _take_messages(self, process: WorkerProcess) -> None:
         try:
-            while (message := process.channel.receive()) is not None:
+            for _ in range(_AT_A_TIME):
+                message = process.channel.receive()
+                if message is None:
+                    break
                 message.close()
                 self._take_message(process, message)
         except ChannelClosedError:
             # Its end is reported by SIGCHLD.
             process.polled = False
             self.control.remove(process.key)
+            self._logins.remove(process.key)
         except BadMessageError as error:
             text = "worker %d (pid %d) has sent a message that no worker sends: %s; killed"
             self._log(logging.ERROR, "worker-killed", text, process, error, error=str(error))
@@ -537,6 +568,8 @@ class Supervisor:
         """
         kind, state = message.kind, process.state
         if self.control.receive(process.key, kind, message.body):
+            return
+        if self._logins.receive(process.key, kind, message.body):
             return
         if kind == READY and state is State.STARTING:
             process.state = State.READY
@@ -716,6 +749,9 @@ class Supervisor:
             "arena": [arena.fd, arena.wakeups],
             "rows": self._plan.rows_state(),
             "relay-row": self._relay_row,
+            "relay-users": self._relay_users,
+            "login-key": self._login_key.hex(),
+            "logins": self._logins.state(),
             "sockets": [
                 [one.sock.fileno(), one.listener, one.bind.text, one.unlink]
                 for one in self._sockets
@@ -736,7 +772,7 @@ class Supervisor:
             "control": self.control.state(),
             "clients": clients,
         }
-        descriptors = [arena.fd, *arena.wakeups, clients["fd"]]
+        descriptors = [arena.fd, *arena.wakeups, self._relay_users, clients["fd"]]
         descriptors += [one["fd"] for one in clients["clients"]]
         descriptors += [one.sock.fileno() for one in self._sockets]
         descriptors += [one.channel.fileno() for one in processes]
@@ -754,11 +790,14 @@ class Supervisor:
         if problems := differences(state["shape"], shape(self._plan.config)):
             raise UpgradeError("; ".join(problems))
         fd, wakeups = state["arena"]
-        for one in (fd, *wakeups):
+        for one in (fd, *wakeups, state["relay-users"]):
             os.set_inheritable(one, False)
         self._arena = Arena.attach(fd, wakeups)
         self._plan.take_rows(state["rows"], self._arena)
         self._relay_row = state["relay-row"]
+        self._relay_users = state["relay-users"]
+        self._login_key = bytes.fromhex(state["login-key"])
+        self._logins.take_over(state["logins"])
         listeners = {one.id: one for one in self._plan.config.listeners}
         for number, listener, bind, unlink in state["sockets"]:
             self._sockets.append(taken_over(number, listeners[listener], bind, unlink))

@@ -19,7 +19,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from fastlisten.log_events import log
-from fastlisten.mail.relay.relay import share_sessions
+from fastlisten.mail.logins.logins import share_penalties
+from fastlisten.mail.relay.relay import SESSIONS_OF_USER, share_sessions
+from fastlisten.mail.relay.user_sessions import UserSessions
 from fastlisten.runtime.listening_lines import listening_lines
 from fastlisten.runtime.signal_actions import handle_signals
 from fastlisten.runtime.sockets.opening import close_all
@@ -33,7 +35,9 @@ from fastlisten.runtime.supervisor.lifecycle_messages import (
     SERVING,
     STOP,
 )
+from fastlisten.runtime.supervisor.login_penalties import LOGIN_ANSWER
 from fastlisten.runtime.supervisor.remote_control import RemoteControl, WorkerControl
+from fastlisten.runtime.supervisor.remote_penalties import RemotePenalties
 from fastlisten.runtime.supervisor.supervisor import WorkerStart
 from fastlisten.runtime.supervisor.worker_requests import ANSWER, REQUEST
 from fastlisten.runtime.worker import StoppedError, Worker
@@ -73,6 +77,7 @@ class WorkerServer:
         self._changes: dict[str, Any] = {}
         self._control = WorkerControl(self._channel.send, self._worker)
         self._remote = RemoteControl(self._channel.send, self._control.local)
+        self._penalties = RemotePenalties(self._channel.send, start.login_key)
         self._worker.make_handlers(self._remote)
 
     # -- the three steps
@@ -97,7 +102,9 @@ class WorkerServer:
             if self._stopped:
                 raise StoppedError("stopped while starting")
             self._member = self._start.arena.join()
-            share_sessions(self._start.arena.places(self._start.relay_row, self._member))
+            places = self._start.arena.places(self._start.relay_row, self._member)
+            share_sessions(places, UserSessions(self._start.relay_users, SESSIONS_OF_USER))
+            share_penalties(self._penalties)
             self._heartbeat = Heartbeat(self._start.arena, self._member)
             worker.accept(self._start.arena, self._member)
             self._control.apply(self._changes)
@@ -129,6 +136,7 @@ class WorkerServer:
         if self._heartbeat is not None:
             self._heartbeat.stop()
         share_sessions(None)
+        share_penalties(None)
         if self._member is not None:
             member, self._member = self._member, None
             self._start.arena.heal(member)
@@ -159,6 +167,8 @@ class WorkerServer:
             self._control.receive(message.body)
         elif message.kind == ANSWER:
             self._remote.receive(message.body)
+        elif message.kind == LOGIN_ANSWER:
+            self._penalties.receive(message.body)
         elif message.kind == STOP:
             at_once = bool(message.body["at_once"])
             if at_once or not self._stopped:

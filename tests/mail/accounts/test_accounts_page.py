@@ -18,6 +18,8 @@ from fastlisten.mail.accounts import accounts_file, passwords
 from fastlisten.mail.accounts.roster import Roster
 from fastlisten.mail.logins import login_cache, logins, penalties
 from fastlisten.mail.maildir.spool import STALE_AFTER
+from fastlisten.runtime.supervisor.login_penalties import LONGEST_ATTEMPT
+from fastlisten.runtime.supervisor.remote_penalties import ANSWER_SECONDS, SILENCE
 
 PAGE = (Path(__file__).parents[3] / "docs" / "accounts.md").read_text("utf-8")
 
@@ -73,6 +75,9 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         {3600: "remembered for an hour"}[round(login_cache.LIFE)],
         {2: "changed less than two seconds ago"}[round(accounts_file.QUIET)],
         {60: "trusted after a minute"}[round(accounts_file.LONGEST)],
+        {60: "or takes more than a minute"}[round(LONGEST_ATTEMPT)],
+        {2: "no answer within two seconds"}[round(ANSWER_SECONDS)],
+        {10: "a table of its own for the next ten"}[round(SILENCE)],
     ],
 )
 def test_limits_are_current(row: str) -> None:

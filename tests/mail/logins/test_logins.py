@@ -176,4 +176,4 @@ def test_new_file_makes_removed_logins_busy(logins: Logins, file: Path) -> None:
         with pytest.raises(LoginsBusyError):
             check(logins, name, "sécret", "192.0.2.2")
     # They count as guesses all the same.
-    assert logins.penalties._records["192.0.2.2"].failures == 3
+    assert logins.penalties.table.records["192.0.2.2"].failures == 3

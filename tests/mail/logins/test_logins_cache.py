@@ -227,15 +227,15 @@ def test_users_log_in_while_a_hundred_addresses_guess(
         verifier.go.set()
         await asyncio.wait(tasks)
         # Those whose guesses were verified wait now for their penalty, outside the queue.
-        counted = [record.failures for record in logins.penalties._records.values()]
+        counted = [record.failures for record in logins.penalties.table.records.values()]
         assert sum(counted) == heard["guess"].count("wrong")
-        late = [key for key, it in logins.penalties._records.items() if it.failures == FREE]
+        late = [key for key, it in logins.penalties.table.records.items() if it.failures == FREE]
         assert len(late) > 20
         waiting = [
             asyncio.create_task(attempt("guess", USERS[0], "more", address)) for address in late
         ]
         await asyncio.sleep(0)
-        assert not any(record.inside for record in logins.penalties._records.values())
+        assert not any(record.inside for record in logins.penalties.table.records.values())
         for number in range(23):  # cached logins, from other addresses
             await attempt("user", USERS[number + 1], "right", f"203.0.113.{100 + number}")
         for task in waiting:
@@ -300,10 +300,11 @@ def test_expired_cache_entry_ranks_first(logins: Logins, verifier: Verifier) -> 
     known, account = asyncio.run(logins._look_up(USERS[0], b"right"))
     assert known is CacheResult.EXPIRED
     assert account is not None
-    assert logins._rank(known, USERS[0], "") == -1
-    assert logins._rank(CacheResult.UNKNOWN, USERS[0], "") == 3
+    entered = asyncio.run(logins.penalties.enter(""))
+    assert logins._rank(known, USERS[0], entered) == -1
+    assert logins._rank(CacheResult.UNKNOWN, USERS[0], entered) == 3
     clock[0] += FORGOTTEN
-    assert logins._rank(CacheResult.UNKNOWN, USERS[0].upper(), "") == 0
+    assert logins._rank(CacheResult.UNKNOWN, USERS[0].upper(), entered) == 0
 
 
 def test_failures_count_alike_for_unknown_names(logins: Logins, verifier: Verifier) -> None:

@@ -50,7 +50,7 @@ def test_parallel_guesses_are_verified_one_by_one(
         for thread in threads:
             thread.start()
         until(lambda: len(answers) == FREE)
-        record = logins.penalties._records["127.0.0.1"]
+        record = logins.penalties.table.records["127.0.0.1"]
         until(lambda: len(record.queue) == GUESSERS - FREE)
         assert len(verified) == FREE
         clock[0] += 1

@@ -69,7 +69,7 @@ def test_one_address_cannot_fill_the_queue(logins: Logins, monkeypatch: pytest.M
             for number in range(30)
         ]
         await asyncio.sleep(0)
-        assert logins.penalties._records["192.0.2.1"].inside == 3
+        assert logins.penalties.table.records["192.0.2.1"].inside == 3
         for one in attempts[3:]:
             one.cancel()
         held.go.set()
@@ -95,12 +95,12 @@ def test_cancelled_attempt_counts_as_failure(
             await asyncio.wait([task])
             assert task.cancelled()
         held.go.set()
-        record = logins.penalties._records["2001:db8::/64"]
+        record = logins.penalties.table.records["2001:db8::/64"]
         while record.inside:
             await asyncio.sleep(0.001)
         # Two had started; the third was cancelled while it waited for a thread.
         assert record.failures == 2
-        assert logins.penalties._records["2001:db8::/64"].failures == 2
+        assert logins.penalties.table.records["2001:db8::/64"].failures == 2
 
     asyncio.run(main())
 
@@ -114,7 +114,7 @@ def test_fourth_attempt_waits_a_second(logins: Logins) -> None:
             async with asyncio.timeout(0.05):
                 await logins.check("alice@example.org", "sécret", "192.0.2.1")
         assert await logins.check("alice@example.org", "sécret", "192.0.2.2")
-        last = logins.penalties._records["192.0.2.1"].last
+        last = logins.penalties.table.records["192.0.2.1"].last
         assert await logins.check("alice@example.org", "sécret", "192.0.2.1")
         assert loop.time() - last >= 1
 

@@ -30,13 +30,13 @@ async def fail(table: Penalties, mistake: bytes, address: str = HERE) -> float:
     began = now()
     source = await table.enter(address)
     waited = now() - began
-    table.leave(source, mistake)
+    source.leave(mistake)
     return waited
 
 
 async def succeed(table: Penalties, address: str = HERE) -> float:
     began = now()
-    table.leave(await table.enter(address), None)
+    (await table.enter(address)).leave(None)
     return now() - began
 
 
@@ -77,7 +77,7 @@ def test_parallel_connections_do_not_help() -> None:
             assert inside <= FREE
             await asyncio.sleep(0.25)
             inside -= 1
-            table.leave(source, b"%d" % number)
+            source.leave(b"%d" % number)
 
         began = now()
         await asyncio.gather(*(attempt(number) for number in range(9)))
@@ -97,7 +97,7 @@ def test_successful_attempts_wait_only_for_a_place() -> None:
         async def attempt() -> None:
             source = await table.enter(HERE)
             await asyncio.sleep(0.1)
-            table.leave(source, None)
+            source.leave(None)
 
         began = now()
         await asyncio.gather(*(attempt() for _ in range(30)))
@@ -203,7 +203,7 @@ def test_full_table_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
             assert len(table) <= 10
         assert await fail(table, b"x", "10.0.0.39") == pytest.approx(1)
         assert await fail(table, b"x", "10.0.0.1") == 0
-        table.leave(source, b"x")
+        source.leave(b"x")
         assert len(table) <= 10
 
     run_virtually(main())
@@ -224,7 +224,7 @@ def test_full_queue_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.wait(waiting)
         assert await succeed(table, THERE) == 0
         for source in sources:
-            table.leave(source, None)
+            source.leave(None)
         assert len(table) == 0
 
     run_virtually(main())
@@ -238,7 +238,7 @@ def test_cancelled_attempt_lets_the_next_one_in() -> None:
         await asyncio.sleep(1)
         second.cancel()
         for source in sources:
-            table.leave(source, None)
+            source.leave(None)
         first.cancel()  # it has been woken, but does not enter
         await third
         assert len(table) == 0
@@ -271,7 +271,7 @@ def test_shared_by_loops_in_several_threads() -> None:
                 source = await table.enter(HERE)
                 turns.append(number)
                 await asyncio.sleep(0)
-                table.leave(source, None)
+                source.leave(None)
 
         async def several() -> None:
             jobs: list[Coroutine[None, None, None]] = [main() for _ in range(4)]
@@ -322,7 +322,7 @@ def test_any_attempts(attempts: list[tuple[int, int, int, int | None, int | None
                 assert now() - failed[number][-1] >= 1
             await asyncio.sleep(takes)
             inside[number] -= 1
-            table.leave(source, None if mistake is None else b"%d" % mistake)
+            source.leave(None if mistake is None else b"%d" % mistake)
             if mistake is not None:
                 failed[number].append(now())
 
