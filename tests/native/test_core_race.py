@@ -205,7 +205,7 @@ def test_limit_is_never_exceeded_and_fully_used(action: str) -> None:
 
 @pytest.mark.parametrize("action", ["refuse", "wait"])
 def test_killed_processes_lose_no_places(action: str) -> None:
-    run_kills(action, 100, seed=3)
+    run_kills(action, 40, seed=3)
 
 
 @pytest.mark.soak
