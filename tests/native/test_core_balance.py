@@ -110,6 +110,18 @@ class Group:
     def duties(self) -> list[bool]:
         return [bool(worker.ask("on duty")) for worker in self.workers]
 
+    def on_duty(self) -> list[Child]:
+        """Return who is on duty once somebody is: it may just be handed over."""
+        found: list[Child] = []
+
+        def somebody() -> bool:
+            pairs = zip(self.workers, self.duties(), strict=True)
+            found[:] = [worker for worker, duty in pairs if duty]
+            return bool(found)
+
+        until(somebody, "a process on duty")
+        return found
+
 
 @contextlib.contextmanager
 def group(size: int) -> Iterator[Group]:
@@ -181,9 +193,7 @@ def test_new_process_gets_what_others_have_more() -> None:
 def test_stopped_process_stalls_no_client() -> None:
     with group(4) as made:
         made.serve(8)
-        duties = made.duties()
-        assert any(duties)
-        stopped = [worker for worker, duty in zip(made.workers, duties, strict=True) if duty]
+        stopped = made.on_duty()
         for worker in stopped:
             os.kill(worker.pid, signal.SIGSTOP)
         try:
@@ -225,9 +235,7 @@ def test_others_take_over_from_a_killed_process() -> None:
     with group(4) as made:
         for _ in range(3):
             made.serve(8)
-            worker = next(
-                one for one, duty in zip(made.workers, made.duties(), strict=True) if duty
-            )
+            worker = made.on_duty()[0]
             worker.kill()
             made.workers.remove(worker)
             made.arena.heal_process(worker.pid)
