@@ -6,6 +6,8 @@ from typing import Final, final
 from typing_extensions import disjoint_base
 
 ARENA_VERSION: Final[int]
+__pyx_capi__: dict[str, object]  # for the other native modules
+
 MAX_MEMBERS: Final[int]
 MAX_ROWS: Final[int]
 
