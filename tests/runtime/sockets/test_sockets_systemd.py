@@ -21,8 +21,12 @@ from fastlisten.runtime.sockets.passed_sockets import descriptors_named, passed_
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
+#: Above the descriptors of a test process.
+_FREE = 900
+
+
 class Passed:
-    """Sockets passed under names, with the lowest number that is free as the first."""
+    """Sockets passed under names, with numbers that the process does not use."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._patch = monkeypatch
@@ -30,14 +34,12 @@ class Passed:
 
     def __call__(self, *names: str, pid: int | None = None) -> list[socket.socket]:
         """Pass a TCP socket for each name."""
-        first = os.dup(0)
-        os.close(first)
-        for _ in names:
-            sock = socket.socket()
-            sock.bind(("127.0.0.1", 0))
-            self.sockets.append(sock)
-        assert [sock.fileno() for sock in self.sockets] == [*range(first, first + len(names))]
-        self._patch.setattr(passed_sockets, "_FIRST", first)
+        for number, _ in enumerate(names, _FREE):
+            with socket.socket() as sock:
+                sock.bind(("127.0.0.1", 0))
+                os.dup2(sock.fileno(), number, inheritable=False)
+            self.sockets.append(socket.socket(fileno=number))
+        self._patch.setattr(passed_sockets, "_FIRST", _FREE)
         self._patch.setenv("LISTEN_FDS", str(len(names)))
         self._patch.setenv("LISTEN_FDNAMES", ":".join(names))
         self._patch.setenv("LISTEN_PID", str(os.getpid() if pid is None else pid))
