@@ -85,7 +85,6 @@ class ControlClient:
         if self._sock is not None:
             return _checked(self._exchange(self._sock, request))
         failures: list[str] = []
-        code = NO_SERVER
         for path in self._paths:
             try:
                 sock = _connect(path)
@@ -98,7 +97,7 @@ class ControlClient:
                 return _checked(answer)
             failures.append(f"{path}: {answer.get('message')}")
             self.close()
-        raise ControlError(code, f"no running server found: {'; '.join(failures)}")
+        raise ControlError(NO_SERVER, f"no running server found: {'; '.join(failures)}")
 
     def close(self) -> None:
         """Close the connection."""

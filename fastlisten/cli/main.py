@@ -284,14 +284,10 @@ def _ask(given: argparse.Namespace, client: ControlClient) -> int:
         from fastlisten.cli import upgrade
 
         return upgrade.run(client, sys.stdout, sys.stderr)
-    if given.command == "limit":
-        from fastlisten.cli import limit
+    from fastlisten.cli import listener_commands
 
-        return limit.run(client, given.id, given.limit, sys.stdout)
-    from fastlisten.cli import drain, pause, resume
-
-    command = {"pause": pause.run, "resume": resume.run, "drain": drain.run}[given.command]
-    return command(client, given.id, sys.stdout)
+    values = {"limit": given.limit} if given.command == "limit" else {}
+    return listener_commands.run(client, given.command, given.id, sys.stdout, **values)
 
 
 def _account(given: argparse.Namespace) -> int:
