@@ -271,7 +271,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "maildir-memory",
-        "the same in memory (tmpfs)",
+        "SMTP session of one message to a Maildir in memory (tmpfs)",
         "maildir-memory",
         "fastlisten SMTP",
         against="aiosmtpd",

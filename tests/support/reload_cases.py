@@ -226,12 +226,7 @@ CASES: dict[str, Case] = {
     "socket.defer-accept": Case(
         "", '"7s"', number(_TCP, socket.TCP_DEFER_ACCEPT), (0, 7), protocol="http"
     ),
-    "socket.congestion": Case(
-        "",
-        '"reno"',
-        lambda it: it.listener().sockets[0].sock.getsockopt(_TCP, socket.TCP_CONGESTION, 4),
-        None,
-    ),
+    "socket.congestion": Case("", '"reno"', congestion),
     "socket.mode": Case('"0600"', '"0660"', file_mode, (0o600, 0o660), bind=_UNIX),
     "socket.user": Case(
         "",

@@ -86,6 +86,11 @@ _AT_A_TIME = 1000
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
+#: What a reload says in any case.
+_ONLY_CERTIFICATES = (
+    "only certificates are reloaded with several workers; for other changes run fastlisten upgrade"
+)
+
 #: A line about what is served: text, event, fields.
 Line = tuple[str, str, dict[str, object]]
 
@@ -367,7 +372,7 @@ class Supervisor:
             log(logger, logging.INFO, "signal-received", "%s: %s", name, said, signal=name)
             self._stop()
         elif number == signal.SIGHUP:
-            said = "reloading certificates; other configuration changes need a restart"
+            said = "reloading certificates; for other changes run fastlisten upgrade"
             log(logger, logging.INFO, "signal-received", "%s: %s", name, said, signal=name)
             self.reload()
         else:
@@ -650,7 +655,7 @@ class Supervisor:
         return ReloadReport(
             applied=True,
             certificates=tuple(found.changed),
-            warnings=(*found.warnings, "only certificates are reloaded with several workers"),
+            warnings=(*found.warnings, _ONLY_CERTIFICATES),
             problems=tuple(map(str, found.problems)),
             files=found.files,
         ).plain()
