@@ -118,7 +118,10 @@ def source_file(source: str) -> str:
 
 
 def read_source(source: str) -> bytes:
-    """Return a value that is PEM text, or the content of the file that it names.
+    """Return a value that is PEM text, or the certificates and keys in the file that it names.
+
+    What else the file contains is left out. Root may read it in a directory of the user, who could
+    put a link to any other file there, and pass it on to processes of the user (`recorded`).
 
     Args:
         source: PEM text, or ``file://`` and a path.
@@ -132,7 +135,7 @@ def read_source(source: str) -> bytes:
     if _replayed is not None and path in _replayed:
         return _replayed[path].content()
     try:
-        content = read_file(path, _LARGEST_FILE, "a certificate")
+        content = _blocks(read_file(path, _LARGEST_FILE, "a certificate"))
     except OSError as error:
         hint = given_up() if error.errno == errno.EACCES else ""
         text = f"cannot be read: {error.strerror}{hint}"
@@ -144,6 +147,13 @@ def read_source(source: str) -> bytes:
     return content
 
 
+def _blocks(text: bytes) -> bytes:
+    """Return the certificates and private keys in a text, as they are written."""
+    found = [*_CERTIFICATE.finditer(text), *_KEY.finditer(text)]
+    found.sort(key=re.Match.start)
+    return b"".join(match[0] + b"\n" for match in found)
+
+
 # --- for other processes --------------------------------------------------------------------------
 
 
@@ -152,7 +162,7 @@ class FileRead:
     """A file as one process has read it, for others that may not read it, or find another content.
 
     Attributes:
-        base64: its content.
+        base64: the certificates and keys in it.
         problem: why it cannot be read; empty if it can.
     """
 

@@ -85,10 +85,9 @@ def keep(directory: str, hostname: str) -> SelfSigned:
     content = made.key + made.cert
     if not os.path.exists(directory):
         os.makedirs(directory, mode=0o700, exist_ok=True)
-    if create_once(path, content):
-        # The same as `_read` returns, so that a reload finds no change.
-        return SelfSigned(path, KeyPair(content, content), True)
-    return SelfSigned(path, _read(path), False)
+    created = create_once(path, content)
+    # As a reload reads it, so that it finds no change.
+    return SelfSigned(path, _read(path), created)
 
 
 def try_to_keep(directory: str, hostname: str) -> SelfSigned:
@@ -113,7 +112,7 @@ def check_possible(directory: str) -> None:
 def _read(path: str) -> KeyPair:
     content = read_source(f"file://{path}")
     if not content:
-        raise PemError("is empty")
+        raise PemError("it contains neither a certificate nor a key")
     return KeyPair(content, content)
 
 

@@ -247,7 +247,7 @@ def test_damaged_self_signed_certificate(tmp_path: Path) -> None:
     assert f"the self-signed certificate in {path}: " in line
     path.write_text("")
     (line,) = mistakes(tmp_path, listener_table("it", ""))
-    assert line.endswith("the self-signed certificate in it cannot be used: is empty")
+    assert line.endswith("cannot be used: it contains neither a certificate nor a key")
 
 
 @pytest.mark.usefixtures("no_library")

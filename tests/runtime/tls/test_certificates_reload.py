@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from support.certificates import Authority, authority, rsa_key, shake, table, trusting_all, write
-from support.config import listener_table
+from support.config import listener_table, load_text
 from support.configured_certificates import der, made, renewed, shown
 
-from fastlisten.runtime.tls.pem import fingerprint
+from fastlisten.runtime.plan import Plan
+from fastlisten.runtime.tls.pem import FileRead, fingerprint
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -139,3 +140,24 @@ def test_client_authorities_are_added_and_removed(tmp_path: Path) -> None:
     it, found = renewed(it)
     assert "it contains no PEM certificate" in str(found.problems[0])
     assert (accepted(old), accepted(new)) == (False, True)
+
+
+def test_other_processes_are_given_only_certificates_and_keys(tmp_path: Path) -> None:
+    """Root may read a link to any file that a user has put in a directory of its own."""
+    cert, key = write(tmp_path, authority().sign("mx"))
+    text = table(tmp_path) + listener_table("it", "")
+    plan, of_worker = Plan(load_text(text)), Plan(load_text(text))
+    kept = key.read_bytes()
+    cert.write_bytes(b"root:$6$hash:1:\n" + cert.read_bytes() + b"more secrets\n")
+    files = plan.reload_files()
+    found = [plan.reload_succeeded]
+    assert FileRead(**files[str(key)]).content() == kept
+    assert FileRead(**files[str(cert)]).content().startswith(b"-----BEGIN CERTIFICATE-----")
+    assert FileRead(**files[str(cert)]).content().endswith(b"-----END CERTIFICATE-----\n")
+
+    cert.unlink()
+    cert.symlink_to("/etc/passwd")
+    files = plan.reload_files()
+    assert FileRead(**files[str(cert)]).content() == b""
+    of_worker.reload_from(files)
+    assert [*found, plan.reload_succeeded, of_worker.reload_succeeded] == [True, False, False]
