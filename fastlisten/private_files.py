@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 
-__all__ = ["create_once", "open_new", "replace", "sync_directory", "write_all"]
+__all__ = ["create_once", "make_directory", "open_new", "replace", "sync_directory", "write_all"]
 
 
 def create_once(path: str, content: bytes) -> bool:
@@ -77,6 +77,32 @@ def open_new(path: str | os.PathLike[str]) -> int:
         OSError: the file cannot be created.
     """
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def make_directory(path: str, owner: tuple[int, int] | None = None) -> None:
+    """Create a directory with mode 0700, and those above it if they are missing.
+
+    Args:
+        path: the directory. One that another process creates at the same time is left as it is.
+        owner: user and group; None for those of this process.
+
+    Raises:
+        OSError: it cannot be created, or it is no directory.
+    """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if os.path.isdir(path):
+            return
+        raise
+    if owner is not None:
+        # Not through a link that somebody has put in its place.
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchown(fd, *owner)
+        finally:
+            os.close(fd)
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -108,10 +108,10 @@ class Identity:
     def acting(self) -> Iterator[None]:
         """Have the effective ids of this user while the block runs: for access to files."""
         groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
-        os.setgroups(self.groups)
-        os.setegid(self.gid)
-        os.seteuid(self.uid)
         try:
+            os.setgroups(self.groups)
+            os.setegid(self.gid)
+            os.seteuid(self.uid)
             yield
         finally:
             os.seteuid(uid)

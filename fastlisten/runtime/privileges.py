@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from fastlisten import private_files
 from fastlisten.config import Config
 from fastlisten.config.notation import quote
 from fastlisten.errors import ConfigurationError, Problem
@@ -61,13 +62,7 @@ def make_directory(user: Identity, config: Config) -> None:
     path = config.process["server.data-directory"]
     if config.origin("server.data-directory") == "default" or os.path.lexists(path):
         return
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    os.mkdir(path, 0o700)
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fchown(fd, user.uid, user.gid)
-    finally:
-        os.close(fd)
+    private_files.make_directory(path, (user.uid, user.gid))
 
 
 def check_files(user: Identity, config: Config) -> list[str]:
@@ -77,7 +72,7 @@ def check_files(user: Identity, config: Config) -> list[str]:
         What the administrator should know about it.
 
     Raises:
-        PrivilegesError: the user cannot read Python ituser.
+        PrivilegesError: the user cannot read Python itself.
     """
     path = config.process["server.data-directory"]
     with user.acting():

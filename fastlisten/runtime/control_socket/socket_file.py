@@ -1,7 +1,8 @@
 """The file of the control socket: where it is, and how it is created.
 
 Rules of this file: blocking system calls, no event loop. A stale socket is replaced; one that a
-process listens on is left alone.
+process listens on is left alone. The directory may belong to the user that root serves as, who can
+put a link anywhere in it, and lock it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 
 from fastlisten.config import Config
+from fastlisten.private_files import make_directory
 from fastlisten.runtime.sockets.address_holders import describe_holder
-from fastlisten.runtime.sockets.unix_files import bind_file, remove_file
+from fastlisten.runtime.sockets.unix_files import bind_file, change_access, remove_file
 
 __all__ = [
+    "LOCK_TIMEOUT",
     "MAX_PATH",
     "SYSTEM_DIRECTORY",
     "ControlSocketError",
@@ -33,6 +37,12 @@ MAX_PATH = 107
 SYSTEM_DIRECTORY = "/run/fastlisten"
 
 _NAME = "control.sock"
+
+#: Seconds to wait for the lock of the directory. Another server holds it for milliseconds; any user
+#: who can read the directory can keep it.
+LOCK_TIMEOUT = 5.0
+
+_LOCK_RETRY = 0.01
 
 #: Clients that wait until they are accepted.
 _BACKLOG = 64
@@ -102,13 +112,13 @@ class ListeningFile:
         try:
             directory = os.path.dirname(path)
             if not os.path.exists(directory):
-                os.makedirs(directory, mode=0o700, exist_ok=True)
-                _give(directory, owner)
+                make_directory(directory, owner)
             with _locked(directory):
                 with _umask(0o177):
                     self.made = bind_file(self.sock, path, None)
                 try:
-                    _give(path, owner)
+                    if owner is not None:
+                        change_access(self.made, None, *owner)
                     self.sock.listen(_BACKLOG)
                 except BaseException:
                     remove_file(self.made)
@@ -136,18 +146,7 @@ class ListeningFile:
     def close(self) -> None:
         """Close the socket and remove its file, unless it is no longer ours."""
         self.sock.close()
-        with contextlib.suppress(OSError):  # the directory is no longer writable
-            remove_file(self.made)
-
-
-def _give(path: str, owner: tuple[int, int] | None) -> None:
-    """Change the owner of a file.
-
-    Never through a symbolic link: root may do this in a directory of the user, who could put one in
-    its place. (For the same reason the mode is set by the umask, not by chmod(2) afterwards.)
-    """
-    if owner is not None:
-        os.chown(path, *owner, follow_symlinks=False)
+        remove_file(self.made)
 
 
 @contextlib.contextmanager
@@ -169,8 +168,28 @@ def _locked(directory: str) -> Iterator[None]:
     """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        _lock(fd)
         yield
     finally:
         os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    """Lock a directory.
+
+    Raises:
+        TimeoutError: another process keeps it locked.
+    """
+    ends = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > ends:
+                text = f"another process has locked its directory for {LOCK_TIMEOUT:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, text) from None
+            time.sleep(_LOCK_RETRY)
+        except OSError:  # a file system without locks
+            return
+        else:
+            return

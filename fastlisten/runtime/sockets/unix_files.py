@@ -7,6 +7,7 @@ directory may belong to another user, and this process may be root.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -86,15 +87,14 @@ def change_access(
 def remove_file(made: tuple[str, int, int]) -> None:
     """Remove a socket's file if it is still the one that `bind_file` created.
 
-    A process that has changed its user may be unable to; the next start replaces the file.
+    A process that has changed its user may be unable to; the next start replaces the file. Whatever
+    prevents it, the caller has more sockets to close.
     """
     path, device, inode = made
-    try:
-        found = os.stat(path)
+    with contextlib.suppress(OSError):
+        found = os.lstat(path)
         if (found.st_dev, found.st_ino) == (device, inode):
             os.unlink(path)
-    except (FileNotFoundError, PermissionError):
-        pass
 
 
 def _remove_stale(path: str) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.config import listener_table, load_text
-from support.waiting import PATIENCE, until
+from support.waiting import PATIENCE
 
 from fastlisten.config import Config
+from fastlisten.runtime.control_socket import socket_file
 from fastlisten.runtime.control_socket.socket_file import (
     MAX_PATH,
     ControlSocketError,
@@ -21,7 +24,7 @@ from fastlisten.runtime.control_socket.socket_file import (
     default_path,
     possible_paths,
 )
-from fastlisten.runtime.sockets.unix_files import bind_file
+from fastlisten.runtime.sockets.unix_files import REPLACED, bind_file
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -80,20 +83,38 @@ def test_it_belongs_to_the_user_that_serves(
         assert (each.stat().st_uid, each.stat().st_gid) == (54321, 54322)
     file.close()
 
-    # That user, who owns the directory, puts a link to somebody else's file in its place.
+    # That user, who owns the directory, puts somebody else's file in its place.
     victim = tmp_path / "victim"
     victim.touch(0o644)
-    chown = os.chown
+    for link in (os.symlink, os.link):
 
-    def late(name: str, *owner: int, **how: bool) -> None:
-        os.unlink(name)
-        os.symlink(victim, name)
-        chown(name, *owner, **how)
+        def swapped(*arguments: Any, link: Any = link) -> Any:
+            made = bind_file(*arguments)
+            path.unlink()
+            link(victim, path)
+            return made
 
-    monkeypatch.setattr(os, "chown", late)
-    ListeningFile(str(path), (54321, 54322)).close()
+        monkeypatch.setattr("fastlisten.runtime.control_socket.socket_file.bind_file", swapped)
+        with pytest.raises(ControlSocketError, match=REPLACED):
+            ListeningFile(str(path), (54321, 54322))
+        path.unlink()
     found = victim.stat()
     assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, 0o644)
+
+
+def test_directory_that_somebody_keeps_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_file, "LOCK_TIMEOUT", 0.05)
+    path = tmp_path / "control.sock"
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_SH)
+        with pytest.raises(ControlSocketError, match=r"has locked its directory for 0\.05 s"):
+            ListeningFile(str(path))
+    finally:
+        os.close(directory)
+    ListeningFile(str(path)).close()
 
 
 def test_stale_socket_is_replaced(tmp_path: Path) -> None:
@@ -120,7 +141,7 @@ def test_socket_in_use_is_left_alone_and_its_holder_named(tmp_path: Path) -> Non
 def test_one_of_two_servers_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket that is bound and does not listen yet looks stale to another server."""
     path = tmp_path / "control.sock"
-    bound, go_on = threading.Event(), threading.Event()
+    bound, waits, go_on = threading.Event(), threading.Event(), threading.Event()
 
     def slow(*arguments: Any) -> Any:
         made = bind_file(*arguments)
@@ -130,6 +151,13 @@ def test_one_of_two_servers_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return made
 
     monkeypatch.setattr("fastlisten.runtime.control_socket.socket_file.bind_file", slow)
+    monkeypatch.setattr(socket_file, "LOCK_TIMEOUT", PATIENCE)
+
+    def sleep(seconds: float) -> None:
+        waits.set()
+        go_on.wait(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep)
     files: list[ListeningFile] = []
     refused: list[str] = []
 
@@ -143,19 +171,13 @@ def test_one_of_two_servers_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     first.start()
     assert bound.wait(PATIENCE)
     second.start()
-    until(lambda: waits_for_a_lock() or not second.is_alive(), "the second server")
+    assert waits.wait(PATIENCE)
     go_on.set()
     first.join()
     second.join()
     assert (len(files), len(refused)) == (1, 1)
     for file in files:
         file.close()
-
-
-def waits_for_a_lock() -> bool:
-    """Tell whether a thread of this process waits for a lock of a file (proc_locks(5))."""
-    lines = Path("/proc/locks").read_text().splitlines()
-    return any(" -> FLOCK" in line and f" {os.getpid()} " in line for line in lines)
 
 
 def test_file_of_a_successor_is_not_removed(tmp_path: Path) -> None:
