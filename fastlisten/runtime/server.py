@@ -19,7 +19,7 @@ from fastlisten._arena import Arena
 from fastlisten.config import Config
 from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.log_events import log
+from fastlisten.log_events import log, log_fault
 from fastlisten.runtime.control import Control
 from fastlisten.runtime.control_socket.opening import open_control_socket
 from fastlisten.runtime.control_socket.protocol import ServedProcess
@@ -299,7 +299,11 @@ class Server:
     def _applied(self, config: Config) -> None:
         self.config = config
         if self.reloaded is not None:
-            self.reloaded(config)
+            try:
+                self.reloaded(config)
+            except Exception as error:
+                # Code of others; the configuration is in use all the same.
+                log_fault(logger, "internal-error", "after a reload: %r", error)
 
     def _reload_ended(self, task: asyncio.Task[ReloadReport]) -> None:
         self._reloads.discard(task)

@@ -150,10 +150,16 @@ class Worker:
             if not starting.done():
                 starting.cancel()
                 await asyncio.wait((starting,))
+            # It may start all the same, and then somebody has to stop it.
+            if not starting.cancelled() and starting.exception() is None:
+                self._started[id(handler)] = handler
         if starting.cancelled() and stopped.is_set():
             raise StoppedError("stopped while starting")
         starting.result()
-        self._started[id(handler)] = handler
+
+    def has_started(self, handler: Handler) -> bool:
+        """Whether a handler was started and has not been stopped."""
+        return id(handler) in self._started
 
     def accept(self, arena: Arena, member: int) -> None:
         """Start accepting connections on sockets that are already listening.

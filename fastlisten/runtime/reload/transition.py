@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastlisten.config import ListenerSettings
+from fastlisten.config.notation import quote
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import Handler, HandlerSettings
+from fastlisten.runtime.canned_replies import CannedReplies
 from fastlisten.runtime.handler_factory import handler_kind, handler_settings, make_handler
 from fastlisten.runtime.handler_problem import handler_problem
 from fastlisten.runtime.listener import Listener, State
@@ -45,7 +47,6 @@ class Transition:
         self._difference = difference
         self._handlers: list[tuple[ListenerSettings, Handler]] = []
         self._given: dict[str, HandlerSettings] = {}  # what new handlers were given
-        self._started: list[Handler] = []
         self._sockets: dict[str, list[BoundSocket]] = {}
 
     async def prepare(self, sockets: Sequence[BoundSocket]) -> None:
@@ -57,7 +58,7 @@ class Transition:
 
         Raises:
             ConfigurationError: with all handlers that cannot be found, reject their settings or
-                fail to start; no handler is left behind.
+                fail to start, or with a socket that is gone; no handler is left behind.
             StoppedError: the worker was asked to stop.
         """
         ports: dict[str, int] = {}
@@ -70,6 +71,7 @@ class Transition:
             for settings, handler in self._handlers:
                 if settings.id in self._given:
                     await self._start(settings, handler, ports.get(settings.id, 0))
+            self._check_sockets()
         except BaseException:
             await self.abandon()
             raise
@@ -126,6 +128,7 @@ class Transition:
         handler.settings = dataclasses.replace(handler.settings, port=port)
         try:
             await self._worker.start_handler(handler)
+            CannedReplies.of(handler)  # `commit` asks for them again, and must not fail
         except Exception as error:
             if self._worker.stopping:
                 raise
@@ -133,12 +136,21 @@ class Transition:
             text = f"the handler cannot start: {error or type(error).__name__}"
             problem = handler_problem(self._plan.config, settings, text)
             raise ConfigurationError([problem], self._plan.config.warnings) from error
-        self._started.append(handler)
+
+    def _check_sockets(self) -> None:
+        """Check that a socket that changes its listener was not closed while handlers started."""
+        config = self._plan.config
+        for settings in config.listeners:
+            for bound in self._sockets.get(settings.id, ()):
+                if bound.sock.fileno() < 0 and not self._worker.is_drained(settings.id):
+                    text = "the listener that had this address was drained during the reload"
+                    problem = config.problem(settings.path("bind"), text, quote(bound.bind.text))
+                    raise ConfigurationError([problem], config.warnings)
 
     async def abandon(self) -> None:
         """Stop the handlers that were started; the worker goes on as before."""
-        await self._worker.stop_handlers(self._started)
-        self._started.clear()
+        made = [handler for settings, handler in self._handlers if settings.id in self._given]
+        await self._worker.stop_handlers(filter(self._worker.has_started, made))
 
     def commit(self) -> None:
         """Use the next plan from now on.

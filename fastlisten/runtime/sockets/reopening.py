@@ -33,6 +33,7 @@ from fastlisten.runtime.sockets.opening import (
     Opening,
     close_all,
     ipv4_wildcards,
+    listen_all,
     socket_calls,
     socket_failure,
 )
@@ -65,14 +66,14 @@ class Reopened:
         self.sockets: list[BoundSocket] = []
         self.opened: list[BoundSocket] = []
         self.gone: list[BoundSocket] = []
-        self._kept: list[tuple[BoundSocket, BoundSocket]] = []
+        self._kept: list[BoundSocket] = []
         self._undo: list[Callable[[], object]] = []
         self._shared: list[tuple[socket.socket, bool]] = []
 
     def commit(self) -> None:
         """Make the new objects responsible for the files of Unix sockets."""
-        for former, bound in self._kept:
-            former.unlink = None if bound is not former else former.unlink
+        for former in self._kept:
+            former.unlink = None
         for sock, wanted in self._shared:
             _reuse_port(sock, wanted)
 
@@ -125,14 +126,9 @@ def reopen(
                 failures += _keep(found, *kept, settings, bind, owner)
             else:
                 failures += _open(found, Opening(settings, bind, wildcards, owner), notes)
-        for bound in () if failures else found.opened:
-            try:
-                bound.sock.listen(bound.backlog)
-            except OSError as error:
-                name = bound.sock.getsockname()
-                failures.append(socket_failure(bound.listener, bound.bind, "listen", error, name))
         if failures:
             raise StartError(failures)
+        listen_all(found.opened)
     except BaseException:
         found.undo()
         raise
@@ -212,7 +208,7 @@ def _keep(
     except OSError as error:
         return [socket_failure(settings.id, bind, "reload", error)]
     found.sockets.append(stays)
-    found._kept.append((bound, stays))
+    found._kept.append(bound)
     return failures
 
 

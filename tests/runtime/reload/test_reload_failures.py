@@ -132,6 +132,7 @@ async def test_option_that_the_kernel_refuses(tmp_path: Path) -> None:
         ("NotReady", "the handler cannot start: the store is not there"),
         ("Picky", "Picky rejects its settings: ValueError: no such store"),
         ("Missing", "has no attribute 'Missing'"),
+        ("WrongWords", "the refusal of WrongWords must be bytes, not str"),
     ],
 )
 async def test_handler_that_cannot_be_used(tmp_path: Path, handler: str, says: str) -> None:
@@ -198,7 +199,9 @@ async def test_requests_during_a_reload_are_answered_by_one(tmp_path: Path) -> N
         running = it.server.reload()
         await asyncio.sleep(0)
         assert it.server.reload() is it.server.reload() is not running
-        it.path.write_text(AFTER)
+        new = tmp_path / "new.toml"
+        new.write_text(AFTER)
+        new.replace(it.path)  # it may be read at this moment
         assert (await it.server.reload()).succeeded
         assert (await running).succeeded
         assert it.listener("new")
