@@ -7,6 +7,7 @@ leaves behind would reach the requests of other clients.
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import pytest
 from httptools import HttpRequestParser
@@ -60,6 +61,21 @@ def test_head_is_read_alike_after_any_other(before: bytes) -> None:
 def test_refused_head_leaves_no_fields_to_the_next() -> None:
     reader = HeadReader()
     assert outcome(reader, b"GET / HTTP/1.1\r\nSecret: x\r\nbad line\r\n\r\n") == 400
+    assert outcome(reader, PLAIN) == (b"/next", [(b"host", b"b")], 0, False, False)
+
+
+def test_interrupted_head_leaves_no_fields_to_the_next() -> None:
+    """Not every error comes from httptools: memory may run out, a signal handler may raise."""
+    reader = HeadReader()
+
+    class Interrupted(HttpRequestParser):
+        def feed_data(self, data: Any) -> None:
+            super().feed_data(data)
+            raise MemoryError
+
+    reader._parser = Interrupted(reader._fields)
+    with pytest.raises(MemoryError):
+        reader.read(b"GET / HTTP/1.1\r\nSecret: x\r\n\r\n")
     assert outcome(reader, PLAIN) == (b"/next", [(b"host", b"b")], 0, False, False)
 
 

@@ -21,6 +21,7 @@ from fastlisten.handlers.http.access_log import log_request, shown_target
 from fastlisten.handlers.http.asgi import Application, ClientGoneError, Message, Scope
 from fastlisten.handlers.http.flow import WriteGate
 from fastlisten.handlers.http.response import ResponseError, ResponseHead, octets
+from fastlisten.handlers.http.service import begun
 from fastlisten.handlers.http.transport import client_name
 from fastlisten.log_events import log, log_fault
 
@@ -194,6 +195,7 @@ class Exchange:
         protocol = self._protocol
         protocol.running += 1
         try:
+            await begun()
             await app(self.scope, self.receive, self.send)
         except BaseException as error:
             # This includes SystemExit and cancellation, which end the request and not the process.

@@ -248,17 +248,16 @@ class HeadReader:
 
     def _split(self, parser: HttpRequestParser, lines: bytes) -> list[tuple[bytes, bytes]]:
         """Return the fields in the lines that follow the request line."""
+        found = self._fields.found = []
         try:
             parser.feed_data(_LINE_FOR_PARSER + lines)
         except HttpParserUpgrade:
             pass
         except HttpParserError as error:
-            self._fields.found = []
             if "Transfer-Encoding` header value" in str(error) and not _MALFORMED.search(lines):
                 # httptools accepts some other codings before the last; we accept none.
                 raise RequestError(501, "a coding other than chunked") from error
             raise RequestError(400, str(error)) from error
-        found, self._fields.found = self._fields.found, []
         if lines.count(b"\r\n") != len(found) + 1:
             raise RequestError(400, "a line that is not one header field: folded, or a bare LF")
         return found

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-from collections.abc import Coroutine, Mapping
+import types
+from collections.abc import Coroutine, Generator, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from fastlisten.handlers.http.head import HeadReader
 from fastlisten.log_events import log
 from fastlisten.log_throttle import Throttle
 
-__all__ = ["Service"]
+__all__ = ["Service", "begun"]
 
 logger = logging.getLogger("fastlisten.http")
 
@@ -28,6 +29,12 @@ _WEBSOCKET_MESSAGE = 16 * 1024 * 1024
 
 #: The status if the application does not respond.
 _FAILED = 500
+
+
+@types.coroutine
+def begun() -> Generator[None, None, None]:
+    """Suspend once; see `Service.run`."""
+    yield
 
 
 class ServedConnection(Protocol):
@@ -90,12 +97,14 @@ class Service:
         """Run the application for one request.
 
         Args:
-            serving: when it ends, it must discard its task from `tasks`. A callback of the task
-                would do that too, but the loop would have to call it.
+            serving: awaits `begun` first, because nothing runs in a coroutine that has not begun
+                when its task is cancelled: the request would never be answered.
 
         Returns:
-            its task.
+            its task; it must be discarded from `tasks` when it ends. `serving` can do that at a
+            lower cost than a callback, for which the loop has to run once more.
         """
+        serving.send(None)
         task = self._create_task(serving)
         # An application may have given the loop a factory whose tasks start at once.
         if not task.done():

@@ -26,6 +26,7 @@ from fastlisten.handlers.http.denial import Denial
 from fastlisten.handlers.http.flow import WriteGate
 from fastlisten.handlers.http.pings import Pings
 from fastlisten.handlers.http.response import ResponseError, field_of, octets, refusal
+from fastlisten.handlers.http.service import Service, begun
 from fastlisten.handlers.http.transport import client_name
 from fastlisten.handlers.http.websocket_wire import WebSocketWire
 from fastlisten.log_events import log, log_fault
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from fastlisten.handlers.base import ConnectionInfo
     from fastlisten.handlers.http.asgi import Message
     from fastlisten.handlers.http.head import Request
-    from fastlisten.handlers.http.service import Service
+
 
 __all__ = ["WebSocket"]
 
@@ -267,6 +268,7 @@ class WebSocket(asyncio.Protocol):
 
     async def _serve(self) -> None:
         try:
+            await begun()
             await self._service.app(self._scope, self._receive, self._send)
         except BaseException as error:
             # This includes SystemExit and cancellation, which must end this connection, not the
