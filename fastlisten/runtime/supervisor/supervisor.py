@@ -29,7 +29,7 @@ from fastlisten._arena import Arena
 from fastlisten.log_events import log
 from fastlisten.mail.relay.relay import SESSIONS
 from fastlisten.runtime.control_socket.opening import open_control_socket
-from fastlisten.runtime.control_socket.protocol import RequestError, ServedProcess, success
+from fastlisten.runtime.control_socket.protocol import ServedProcess, success
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.reload.report import ReloadReport
 from fastlisten.runtime.reports import ServerReport
@@ -54,15 +54,15 @@ from fastlisten.runtime.supervisor.lifecycle_messages import (
 )
 from fastlisten.runtime.supervisor.login_penalties import SharedPenalties
 from fastlisten.runtime.supervisor.pending import Pending
-from fastlisten.runtime.supervisor.supervisor_control import CHANGE_SECONDS, SupervisorControl
+from fastlisten.runtime.supervisor.supervisor_control import SupervisorControl
 from fastlisten.runtime.supervisor.upgrade import (
     SIGNALS,
-    Check,
     UpgradeError,
     become,
     differences,
     shape,
 )
+from fastlisten.runtime.supervisor.upgrading import Upgrading
 from fastlisten.runtime.supervisor.upkeep import Upkeep
 from fastlisten.runtime.supervisor.worker_process import Ended, State, WorkerProcess
 
@@ -142,27 +142,6 @@ class _Slot:
     restarts: int = 0
 
 
-@dataclass(slots=True)
-class _Upgrade:
-    """An upgrade that was requested.
-
-    Attributes:
-        check: the new program, which checks whether it can take over.
-        become_at: when to become the new program, if requests are still not answered by then; None
-            before the check has ended.
-        failed: fails with the `UpgradeError` if it comes to nothing.
-    """
-
-    check: Check
-    become_at: float | None = None
-    failed: Pending[None] = field(default_factory=Pending)
-
-    @property
-    def due(self) -> float:
-        """When to go on, by the monotonic clock, if nothing else happens."""
-        return self.check.deadline if self.become_at is None else self.become_at
-
-
 class Supervisor:
     """Runs the workers of a plan until it is told to stop.
 
@@ -219,7 +198,6 @@ class Supervisor:
         self._command = tuple(command)
         self._arguments = tuple(arguments)
         self._rest = rest
-        self._upgrade: _Upgrade | None = None
         self._hung = HungWorkers()
         self._control_path = plan.config.process["server.control-socket"] or control_socket
         self._clients: ControlClients | None = None
@@ -227,6 +205,13 @@ class Supervisor:
         self._config_path = os.path.realpath(plan.config.file) if plan.config.file else ""
         self.control = SupervisorControl(
             self._send, self._listeners, self._report, self._close_sockets
+        )
+        self._upgrading = Upgrading(
+            self._command,
+            lambda: self._plan.config,
+            self._require_quiet,
+            lambda: self.control.busy,
+            self._become,
         )
 
     def run(self, signals: int, state: Mapping[str, Any] | None = None) -> int:
@@ -266,8 +251,7 @@ class Supervisor:
                 self._wait()
                 self._act()
         finally:
-            if self._upgrade is not None:
-                self._upgrade.check.end()
+            self._upgrading.end()
             self._kill_all()
             close_all(self._sockets)
             if self._relay_users >= 0:
@@ -309,9 +293,8 @@ class Supervisor:
         times = [one.kill_at for one in self._processes.values()]
         times += [one.start_at for one in self._slots]
         times += [self.control.deadline, self._hung.deadline, self._upkeep.deadline]
-        times += [self._logins.deadline]
+        times += [self._logins.deadline, self._upgrading.deadline]
         times += [self._clients.deadline if self._clients is not None else None]
-        times += [self._upgrade.due if self._upgrade is not None else None]
         due = [time for time in times if time is not None]
         if not due:
             return None
@@ -338,7 +321,7 @@ class Supervisor:
         self._upkeep.act()
         if self._hung.deadline <= now:
             self._look_for_hung()
-        self._upgrade_on()
+        self._upgrading.act()
 
     def _look_for_hung(self) -> None:
         assert self._arena is not None
@@ -445,8 +428,7 @@ class Supervisor:
             os.close(self._signals)
             if self._clients is not None:
                 self._clients.leave()
-            if self._upgrade is not None:
-                self._upgrade.check.leave()
+            self._upgrading.leave()
             for bound in self._sockets:
                 bound.unlink = None  # their files are the supervisor's
             start = WorkerStart(
@@ -644,7 +626,7 @@ class Supervisor:
             os.getpid(),
             self._config_path,
             self._restart_for,
-            self._upgrade_for,
+            self._upgrading.request,
         )
 
     async def _reload_for(self, by: str) -> Mapping[str, object]:
@@ -667,58 +649,12 @@ class Supervisor:
 
     # -- an upgrade, in the former program
 
-    async def _upgrade_for(self, by: str) -> None:
-        """Become the program that is on disk now; the new one sends the client the answer.
-
-        Raises:
-            RequestError: nothing has changed.
-        """
-        log(logger, logging.INFO, "upgrade-requested", "upgrade requested by %s", by, by=by)
-        try:
-            if not self._command:
-                raise UpgradeError("this server is part of another program, which cannot upgrade")
-            if self._upgrade is not None:
-                raise UpgradeError("an upgrade is under way already")
-            self._require_quiet()
-            file = self._plan.config.file or ""
-            try:
-                check = Check(self._command, str(file), shape(self._plan.config))
-            except OSError as error:
-                raise UpgradeError(f"the new program cannot be run: {error}") from None
-            self._upgrade = _Upgrade(check)
-            await self._upgrade.failed
-        except UpgradeError as error:
-            text = "not upgraded: %s"
-            log(logger, logging.ERROR, "upgrade-failed", text, error, error=str(error))
-            raise RequestError("not-upgraded", str(error)) from None
-
     def _require_quiet(self) -> None:
         """Raise an `UpgradeError` if something goes on that the new program could not continue."""
         if self._stops or self._code is not None:
             raise UpgradeError("the server is stopping")
         if self._restarting is not None:
             raise UpgradeError("workers are being replaced; try again when that is done")
-
-    def _upgrade_on(self) -> None:
-        """Go on with an upgrade, if one is under way."""
-        upgrade = self._upgrade
-        if upgrade is None:
-            return
-        try:
-            self._require_quiet()
-            now = time.monotonic()
-            if upgrade.become_at is None:
-                if not upgrade.check.ended():
-                    return
-                upgrade.become_at = now + CHANGE_SECONDS
-            # Requests of clients and workers are answered here, if they are in time.
-            if self.control.busy and now < upgrade.become_at:
-                return
-            raise self._become()
-        except UpgradeError as error:
-            self._upgrade = None
-            upgrade.check.end()
-            upgrade.failed.fail(error)
 
     def _become(self) -> UpgradeError:
         """Become the new program, or return why that is not possible.
