@@ -14,7 +14,9 @@ import contextlib
 import dataclasses
 import json
 import os
+import select
 import signal
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,10 +28,20 @@ from fastlisten.privileges import Identity
 if TYPE_CHECKING:
     from fastlisten.handlers.base import Handler
 
-__all__ = ["ClassDescription", "Describe", "DescriptionError", "describe_apart"]
+__all__ = [
+    "IMPORT_SECONDS",
+    "ClassDescription",
+    "Describe",
+    "DescriptionError",
+    "describe_apart",
+]
 
 #: The most octets of a description; a class with a hundred rows has some 50,000.
 _MAX_SIZE = 4 << 20
+
+#: Seconds that a child has: fewer than the check of an upgrade (60) and a start under systemd (90),
+#: so that the error names the handler. Applications that load a lot need some ten.
+IMPORT_SECONDS = 45.0
 
 
 class DescriptionError(Exception):
@@ -79,7 +91,7 @@ def describe_apart(name: str, identity: Identity | None) -> ClassDescription:
         identity: the user as which the child imports it; None for that of this process.
 
     Raises:
-        DescriptionError: the class cannot be imported or is no handler.
+        DescriptionError: the class cannot be imported within `IMPORT_SECONDS`, or is no handler.
         OSError: no process or descriptor left.
     """
     reader, writer = os.pipe()
@@ -100,9 +112,12 @@ def describe_apart(name: str, identity: Identity | None) -> ClassDescription:
             os._exit(0)
     os.close(writer)
     try:
-        with os.fdopen(reader, "rb") as said:
-            text = said.read(_MAX_SIZE + 1)
+        text = _said(reader)
+    except TimeoutError:
+        late = f"handler {name!r}: importing it has not ended within {IMPORT_SECONDS:g} s"
+        raise DescriptionError(late) from None
     finally:
+        os.close(reader)
         # Also when this process is told to stop in the meantime.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -117,6 +132,27 @@ def describe_apart(name: str, identity: Identity | None) -> ClassDescription:
         return _read(told)
     except (TypeError, ValueError, KeyError, AttributeError):
         raise DescriptionError(f"handler {name!r}: its class variables are invalid") from None
+
+
+def _said(reader: int) -> bytes:
+    """Return what a child has written until its end.
+
+    Raises:
+        TimeoutError: it, or a process that it has forked, has not ended in time.
+    """
+    deadline = time.monotonic() + IMPORT_SECONDS
+    said = bytearray()
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    while len(said) <= _MAX_SIZE:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise TimeoutError
+        data = os.read(reader, _MAX_SIZE + 1 - len(said))
+        if not data:
+            break
+        said += data
+    return bytes(said)
 
 
 def _tell(writer: int, name: str, identity: Identity | None) -> None:

@@ -6,6 +6,7 @@ what importing the class here says.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from support.config import load_text
 from support.other_user import NOBODY, needs_root, user_directory
 
+from fastlisten.handlers import class_description
 from fastlisten.handlers.class_description import (
     ClassDescription,
     DescriptionError,
@@ -96,6 +98,22 @@ def test_unusable_classes(directory: Path, text: str, message: str) -> None:
     with pytest.raises(DescriptionError) as caught:
         described(directory, text)
     assert message in str(caught.value)
+
+
+def test_import_that_hangs_is_given_up(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    children = []
+    fork = os.fork
+
+    def noted_fork() -> int:
+        children.append(fork())
+        return children[-1]
+
+    monkeypatch.setattr(os, "fork", noted_fork)
+    monkeypatch.setattr(class_description, "IMPORT_SECONDS", 0.2)
+    with pytest.raises(DescriptionError, match=r"importing it has not ended within 0\.2 s"):
+        described(directory, "import signal\nsignal.pause()\n")
+    with pytest.raises(ProcessLookupError):  # it has been killed, and waited for
+        os.kill(children[0], 0)
 
 
 def test_answer_of_another_kind_is_not_used(directory: Path) -> None:
