@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -186,7 +187,7 @@ def test_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     supervisor = Supervisor(workers=3)
     for call in (PAUSE, RESUME, LIMIT, DRAIN):
         for _ in range(2):  # the second time nothing changes
-            supervisor.result(lambda call=call: call(supervisor.control))  # type: ignore[misc]
+            supervisor.result(partial(call, supervisor.control))
     assert caplog.messages == [
         'listener "a": paused by me',
         'listener "a": resumed by me',

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ def refused(two: Workers) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+def has_logged_stops(two: Workers, count: int) -> bool:
+    return two.err.count("SIGTERM: ") == count
 
 
 def test_crashed_worker_is_replaced_and_its_places_are_free(tmp_path: Path) -> None:
@@ -161,7 +166,7 @@ def test_third_stop_kills(tmp_path: Path) -> None:
     with workers(tmp_path, 2, head=head) as two, stopped(two.pids[0]):
         for count in (1, 2, 3):
             two.signal(signal.SIGTERM)
-            until(lambda count=count: two.err.count("SIGTERM: ") == count)  # type: ignore[misc]
+            until(partial(has_logged_stops, two, count))
         assert two.program.ended() == 0
     assert "SIGTERM: killing" in two.err
 

@@ -11,6 +11,7 @@ import os
 import signal
 import ssl
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,10 @@ def shown(server: Workers, pid: int) -> str:
         return ssl.get_server_certificate(("127.0.0.1", server.program.port()))
 
 
+def shows(server: Workers, pid: int, certificate: str) -> bool:
+    return shown(server, pid) == certificate
+
+
 def test_renewed_key_reaches_workers_that_cannot_read_it(directory: Path) -> None:
     old, new = (authority().sign("mx.example.org") for _ in range(2))
     _, key = write(directory, old)
@@ -50,7 +55,7 @@ def test_renewed_key_reaches_workers_that_cannot_read_it(directory: Path) -> Non
         two.signal(signal.SIGHUP)
         until(lambda: "has been replaced" in two.err, "the reload")
         for pid in two.pids:
-            until(lambda pid=pid: shown(two, pid) == new.cert.decode())  # type: ignore[misc]
+            until(partial(shows, two, pid, new.cert.decode()))
         # A worker that is forked later has it, too.
         os.kill(two.pids[0], signal.SIGKILL)
         two.serve(3)
@@ -81,5 +86,5 @@ def test_link_in_the_data_directory_is_not_followed_as_root(directory: Path) -> 
         os.chown(kept, NOBODY.pw_uid, NOBODY.pw_gid)
         two.signal(signal.SIGHUP)
         for pid in two.pids:
-            until(lambda pid=pid: shown(two, pid) == secret.cert.decode())  # type: ignore[misc]
+            until(partial(shows, two, pid, secret.cert.decode()))
         assert two.end() == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from support.attempts import attempts
@@ -117,7 +118,7 @@ def test_workers_told_one_by_one_turn_no_client_away(tmp_path: Path) -> None:
             oldest = two.pids[0]
             os.kill(oldest, signal.SIGTERM)
             two.serve(3 + count)
-            until(lambda pid=oldest: ended(pid), "the end")  # type: ignore[misc]
+            until(partial(ended, oldest), "the end")
         client.more(10)
         assert client.failed == []
         client.end()
