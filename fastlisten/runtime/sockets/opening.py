@@ -11,7 +11,7 @@ import dataclasses
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,9 +33,11 @@ __all__ = [
     "ipv4_wildcards",
     "listen_all",
     "open_all",
+    "option_failure",
     "socket_calls",
     "socket_failure",
     "taken_over",
+    "unix_owner",
 ]
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
@@ -238,6 +240,40 @@ def socket_failure(
     return SocketFailure(listener, bind.text, operation, "", error.errno or 0, text)
 
 
+def option_failure(
+    settings: ListenerSettings, bind: Bind, setting: SocketSetting, number: int
+) -> SocketFailure:
+    """Return the failure of a setsockopt call, with its errno."""
+    operation = f"{setting.option.key} ({setting.call.symbol})"
+    value, text = str(setting.value), os.strerror(number)
+    return SocketFailure(settings.id, bind.text, operation, value, number, text)
+
+
+def unix_owner(
+    settings: ListenerSettings,
+    bind: Bind,
+    default: tuple[int, int],
+    failures: list[SocketFailure],
+) -> tuple[int, int]:
+    """Return the ids of `socket.user` and `socket.group`.
+
+    Args:
+        settings: of the listener.
+        bind: of the Unix socket.
+        default: user and group if they are not set.
+        failures: receives those that do not exist.
+    """
+    ids = list(default)
+    for index, (key, find) in enumerate((("socket.user", user_id), ("socket.group", group_id))):
+        if name := settings[key]:
+            try:
+                ids[index] = find(name)
+            except KeyError:
+                text = "does not exist on this system"
+                failures.append(SocketFailure(settings.id, bind.text, key, name, 0, text))
+    return ids[0], ids[1]
+
+
 class SocketCalls(NamedTuple):
     """The setsockopt calls for one socket.
 
@@ -396,17 +432,8 @@ class Opening:
     def _apply(self, sock: socket.socket, options: Sequence[SocketSetting]) -> None:
         batch = OptionBatch([(one.call.level, one.call.name, one.packed) for one in options])
         for index, number in batch.apply(sock.fileno()):
-            setting = options[index]
-            self.failures.append(
-                SocketFailure(
-                    self.settings.id,
-                    self.bind.text,
-                    f"{setting.option.key} ({setting.call.symbol})",
-                    str(setting.value),
-                    number,
-                    os.strerror(number),
-                )
-            )
+            failure = option_failure(self.settings, self.bind, options[index], number)
+            self.failures.append(failure)
 
     def _bind(self, sock: socket.socket) -> tuple[str, int, int] | None:
         bind = self.bind
@@ -433,8 +460,7 @@ class Opening:
 
     def _bind_unix(self, sock: socket.socket) -> tuple[str, int, int] | None:
         path, mode = self.bind.address, self.settings["socket.mode"]
-        owner = self._identifier("socket.user", user_id, self.owner[0])
-        group = self._identifier("socket.group", group_id, self.owner[1])
+        owner = unix_owner(self.settings, self.bind, self.owner, self.failures)
         if self.failures:
             return None
         try:
@@ -443,26 +469,11 @@ class Opening:
             self._fail("bind", error, path)
             return None
         try:
-            if owner != -1 or group != -1:
-                change_access(made, None, owner, group)
+            if owner != (-1, -1):
+                change_access(made, None, *owner)
         except OSError as error:
             self._fail("socket.user/group", error)
         return made
-
-    def _identifier(self, key: str, find: Callable[[str], int], default: int) -> int:
-        """Return the id of a user or group; the default (-1: no change) if none is configured."""
-        name = self.settings[key]
-        if not name:
-            return default
-        try:
-            return find(name)
-        except KeyError:
-            self.failures.append(
-                SocketFailure(
-                    self.settings.id, self.bind.text, key, name, 0, "does not exist on this system"
-                )
-            )
-            return -1
 
 
 def _scope_id(scope: str) -> int:

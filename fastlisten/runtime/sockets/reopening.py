@@ -27,15 +27,16 @@ from fastlisten._core import OptionBatch
 from fastlisten.config import Bind, ListenerSettings, SocketSetting
 from fastlisten.config.settings import Family
 from fastlisten.errors import SocketFailure, StartError
-from fastlisten.privileges import group_id, user_id
 from fastlisten.runtime.sockets.opening import (
     BoundSocket,
     Opening,
     close_all,
     ipv4_wildcards,
     listen_all,
+    option_failure,
     socket_calls,
     socket_failure,
+    unix_owner,
 )
 from fastlisten.runtime.sockets.unix_files import REPLACED, change_access
 
@@ -195,11 +196,7 @@ def _keep(
                 continue
             found._undo.append(partial(_set, bound.sock, later, earlier))
             for one, number in _set(bound.sock, earlier, later):
-                operation = f"{one.option.key} ({one.call.symbol})"
-                text = os.strerror(number)
-                failures.append(
-                    SocketFailure(settings.id, bind.text, operation, str(one.value), number, text)
-                )
+                failures.append(option_failure(settings, bind, one, number))
         if stays.backlog != bound.backlog:
             found._undo.append(partial(bound.sock.listen, bound.backlog))
             bound.sock.listen(stays.backlog)
@@ -262,25 +259,17 @@ def _set_access(
     now = os.lstat(path)
     if (now.st_dev, now.st_ino) != (device, inode):
         return [SocketFailure(settings.id, bind.text, "socket.mode", "", 0, REPLACED)]
-    ids = []
-    failures = []
-    for key, find, default, own in (
-        ("socket.user", user_id, owner[0], os.geteuid()),
-        ("socket.group", group_id, owner[1], os.getegid()),
-    ):
-        name = settings[key]
-        try:
-            ids.append(find(name) if name else own if default == -1 else default)
-        except KeyError:
-            text = "does not exist on this system"
-            failures.append(SocketFailure(settings.id, bind.text, key, name, 0, text))
+    failures: list[SocketFailure] = []
+    own = (os.geteuid(), os.getegid())
+    default = (owner[0] if owner[0] != -1 else own[0], owner[1] if owner[1] != -1 else own[1])
+    ids = unix_owner(settings, bind, default, failures)
     if failures:
         return failures
     mode = settings["socket.mode"]
     try:
         before = (stat.S_IMODE(now.st_mode), now.st_uid, now.st_gid)
         found._undo.append(partial(change_access, made, *before))
-        owner = (-1, -1) if (now.st_uid, now.st_gid) == tuple(ids) else (ids[0], ids[1])
+        owner = (-1, -1) if (now.st_uid, now.st_gid) == ids else ids
         change_access(made, 0o777 & ~_umask() if mode is None else mode, *owner)
     except OSError as error:
         return [socket_failure(settings.id, bind, "socket.mode/user/group", error)]
