@@ -8,6 +8,8 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +88,15 @@ def test_it_belongs_to_the_user_that_serves(
     # That user, who owns the directory, puts somebody else's file in its place.
     victim = tmp_path / "victim"
     victim.touch(0o644)
+
+    def swapped(link: Callable[[Path, Path], object], *arguments: Any) -> Any:
+        made = bind_file(*arguments)
+        path.unlink()
+        link(victim, path)
+        return made
+
     for link in (os.symlink, os.link):
-
-        def swapped(*arguments: Any, link: Any = link) -> Any:
-            made = bind_file(*arguments)
-            path.unlink()
-            link(victim, path)
-            return made
-
-        monkeypatch.setattr("fastlisten.runtime.control_socket.socket_file.bind_file", swapped)
+        monkeypatch.setattr(socket_file, "bind_file", partial(swapped, link))
         with pytest.raises(ControlSocketError, match=REPLACED):
             ListeningFile(str(path), (54321, 54322))
         path.unlink()
@@ -150,7 +152,7 @@ def test_one_of_two_servers_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert go_on.wait(PATIENCE)
         return made
 
-    monkeypatch.setattr("fastlisten.runtime.control_socket.socket_file.bind_file", slow)
+    monkeypatch.setattr(socket_file, "bind_file", slow)
     monkeypatch.setattr(socket_file, "LOCK_TIMEOUT", PATIENCE)
 
     def sleep(seconds: float) -> None:

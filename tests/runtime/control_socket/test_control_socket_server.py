@@ -189,10 +189,10 @@ async def test_answers_while_the_listener_is_full_and_draining(tmp_path: Path) -
 
 @on_loops
 async def test_internal_error_is_answered_and_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Server(loads(text(tmp_path))) as server:
-        server.control.reports = _failing  # type: ignore[method-assign]
+        monkeypatch.setattr(server.control, "reports", _failing)
         with await opened(tmp_path) as client:
             answer = await asked(client, command="status")
             assert (answer["error"], answer["message"]) == ("failed", "failed: no such luck")

@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.loops import on_loops
@@ -32,11 +33,12 @@ def state(it: Reloadable) -> list[object]:
     found: list[object] = [os.listdir("/proc/self/fd"), it.server.config, started]
     for one in it.server.listeners:
         (bound,) = one.sockets
+        handler: Any = one.handler
         assert one.places is not None
         found += [
             one,
-            one.handler,
-            one.handler.events,  # type: ignore[attr-defined]
+            handler,
+            handler.events,
             os.fstat(bound.sock.fileno()).st_ino,
             bound.sock.getsockopt(socket.IPPROTO_IP, socket.IP_TTL),
             bound.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.loops import on_loops
@@ -54,7 +55,7 @@ async def test_listener_that_is_gone_drains(tmp_path: Path) -> None:
     """Idle clients get the farewell, a busy one finishes, then its handler is stopped."""
     async with reloadable(tmp_path, echo("a") + echo("b")) as it:
         address, listener = it.address("b"), it.listener("b")
-        handler = listener.handler
+        handler: Any = listener.handler
         with await it.connect("b") as idle, await it.connect("b") as busy:
             busy.send(b"begin")
             assert await read_some(busy, 5) == b"begin"
@@ -63,11 +64,11 @@ async def test_listener_that_is_gone_drains(tmp_path: Path) -> None:
             assert await read_all(idle) == b"farewell: shutdown\n"
             assert refuses(address)
             assert listener.state is State.DRAINING
-            assert handler.events == ["start"]  # type: ignore[attr-defined]
+            assert handler.events == ["start"]
             busy.send(b"end")
             assert await read_some(busy, 3) == b"end"
             assert await read_all(busy) == b"farewell: shutdown\n"
-        await eventually(lambda: handler.events == ["start", "stop"], "the stop")  # type: ignore[attr-defined]
+        await eventually(lambda: handler.events == ["start", "stop"], "the stop")
         await listener.closed()
         assert [one.name for one in it.server.listeners] == ["a"]
         assert await it.answer("a") == b"hello"
@@ -145,7 +146,7 @@ async def test_paused_listener_stays_paused(tmp_path: Path) -> None:
 async def test_drained_listener_stays_closed(tmp_path: Path) -> None:
     """A reload for a renewed certificate must not open what an administrator has closed."""
     async with reloadable(tmp_path, echo("it") + echo("other")) as it:
-        handler = it.listener().handler
+        handler: Any = it.listener().handler
         address = it.address()
         await it.server.control.drain("it", "a test")
         await eventually(lambda: it.listener().state is State.CLOSED, "the drain")
@@ -153,7 +154,7 @@ async def test_drained_listener_stays_closed(tmp_path: Path) -> None:
         assert it.listener().state is State.CLOSED
         assert refuses(address)
         await it.reload(echo("other"))
-        await eventually(lambda: handler.events == ["start", "stop"], "the stop")  # type: ignore[attr-defined]
+        await eventually(lambda: handler.events == ["start", "stop"], "the stop")
         report = await it.reload(echo("it") + echo("other"))
         assert report.added == ("it",)
         assert await it.answer() == b"hello"

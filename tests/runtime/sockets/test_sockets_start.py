@@ -12,6 +12,7 @@ import os
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.marks import external, needs_ipv6
@@ -98,7 +99,8 @@ def test_server_accepts_only_after_every_listen() -> None:
     async def main() -> None:
         config = loads(table("a", '"127.0.0.1:0"') + table("b", '"127.0.0.1:0"'))
         server = Server(config)
-        first, last = (handler for _, handler in server._worker.handlers)
+        made: list[Any] = [handler for _, handler in server._worker.handlers]
+        first, last = made
         thief = socket.socket()
 
         async def start() -> None:
@@ -107,12 +109,12 @@ def test_server_accepts_only_after_every_listen() -> None:
             thief.bind(("127.0.0.1", last.settings.port))
             thief.listen()
 
-        last.start = start  # type: ignore[method-assign]
+        last.start = start
         with thief, pytest.raises(StartError):
             await server.startup()
         assert not server.started
-        assert first.made == 0  # type: ignore[attr-defined]
-        assert first.events == ["start", "stop"]  # type: ignore[attr-defined]
+        assert first.made == 0
+        assert first.events == ["start", "stop"]
 
     asyncio.run(main())
 
@@ -120,14 +122,14 @@ def test_server_accepts_only_after_every_listen() -> None:
 def test_handlers_are_started_before_anything_listens() -> None:
     async def main() -> None:
         server = Server(loads(table("a", '"127.0.0.1:0"')))
-        handler = server._worker.handlers[0][1]
+        handler: Any = server._worker.handlers[0][1]
         refused = []
 
         async def start() -> None:
             with socket.socket() as client:
                 refused.append(client.connect_ex(("127.0.0.1", handler.settings.port)))
 
-        handler.start = start  # type: ignore[method-assign]
+        handler.start = start
         async with server:
             assert refused == [errno.ECONNREFUSED]
             assert server.accepting
@@ -148,7 +150,8 @@ def test_unusable_handler_leaves_nothing(handler: str, descriptors_back: None) -
         with pytest.raises(error):
             await server.startup()
         assert not server.started
-        assert server._worker.handlers[0][1].events == ["start", "stop"]  # type: ignore[attr-defined]
+        first: Any = server._worker.handlers[0][1]
+        assert first.events == ["start", "stop"]
         assert all(listener.state is State.CLOSED for listener in server.listeners)
 
     asyncio.run(main())

@@ -11,6 +11,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.program import program
@@ -250,13 +251,13 @@ def test_clients_are_served(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with served(text(path)) as server:
-            handler = server.listeners[0].handler
+            handler: Any = server.listeners[0].handler
             reader, writer = await asyncio.open_unix_connection(path)
             assert await reader.readline() == b"hello\n"
             writer.write(b"hi\n")
             assert await reader.readline() == b"hi\n"
-            await eventually(lambda: handler.open, "the protocol")  # type: ignore[attr-defined]
-            info = handler.open[0].info  # type: ignore[attr-defined]
+            await eventually(lambda: handler.open, "the protocol")
+            info = handler.open[0].info
             assert (info.listener, info.peer, info.port) == ("it", "", 0)
             writer.close()
             await writer.wait_closed()

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_link_is_found_when_the_socket_is_bound(tmp_path: Path, victim: Path) ->
     before = victim.stat()
     for link in (os.symlink, os.link):
         with Swapped(socket.AF_UNIX) as sock:
-            sock.put = lambda path, link=link: link(victim, path)  # type: ignore[misc]
+            sock.put = partial(link, victim)
             with pytest.raises(OSError, match=REPLACED):
                 bind_file(sock, str(tmp_path / "s"), 0o666)
         (tmp_path / "s").unlink()

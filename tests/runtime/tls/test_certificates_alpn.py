@@ -147,7 +147,7 @@ async def test_native_connections_send_the_alert(memory: bool) -> None:
 @on_loops
 async def test_s_client_at_an_http_listener(offered: str, said: str, option: str) -> None:
     async def app(scope: object, receive: object, send: object) -> None:
-        raise NotImplementedError
+        raise RuntimeError("no request is sent")
 
     async with testing.serve(handler_of(app), tls="implicit") as served:
         alpn = ("-alpn", offered) if offered else ()
