@@ -274,8 +274,9 @@ cdef class Arena:
     @property
     def rows(self):
         """How many rows there are, those included that are not in use."""
-        # The number is in shared memory, and believing it must not end in a SIGBUS.
-        return min(fl_load32(&self.head().rows),
+        # Number and size can be changed by processes that have fewer privileges than this one.
+        # Believing them must not end in a SIGBUS, or in writing beyond the mapping.
+        return min(fl_load32(&self.head().rows), MAX_ROWS,
                    (os.fstat(self.fd).st_size - self.offset) // self.row_size)
 
     # -- members

@@ -13,6 +13,7 @@ cdef extern from *:
     #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
     #endif
+    #include <stddef.h>
     #include <stdint.h>
     #include <string.h>
 

@@ -292,6 +292,18 @@ cdef uint32_t positive_milliseconds(str name, double seconds) except 0:
     return milliseconds(seconds)
 
 
+cdef Py_ssize_t places_limit(const AcceptorState *state) noexcept:
+    """Return how many places a listener can have under its limit and the total; 0: no limit."""
+    cdef Py_ssize_t limit = 0, total
+    if state.places.row != NULL:
+        limit = fl_load32(&state.places.row.limit)
+    if state.total == NULL:
+        return limit
+    total = fl_load32(&state.total.shared.row.limit)
+    total += fl_load32(&state.total.reserve.row.limit)
+    return min(limit, total) if limit else total
+
+
 cdef class TlsSettings(Security):
     """A server's settings for TLS; made once for many connections.
 
@@ -300,10 +312,10 @@ cdef class TlsSettings(Security):
             it later are used by new handshakes.
         handshake_timeout: seconds from accept (or `start_tls`) to the end of the handshake.
         shutdown_timeout: seconds from close() until the peer must have answered close_notify.
-        handshakes: how many handshakes may be in progress at a time, and never more than half of a
-            listener's places. When another one begins, the oldest is ended, so that a flood of
-            half-open ones cannot keep others out. A client that has not sent anything yet does not
-            count.
+        handshakes: how many handshakes may be in progress at a time, and never more than half of
+            the places that a listener can have under its limit and the server's total. When another
+            one begins, the oldest is ended, so that a flood of half-open ones cannot keep others
+            out. A client that has not sent anything yet does not count.
 
     Raises:
         TypeError: the context is not an `ssl.SSLContext`.
@@ -549,11 +561,10 @@ cdef class TlsConnection(Connection):
         cdef TlsSettings settings = self.settings
         cdef Py_ssize_t most = settings.handshakes
         cdef AcceptorState *state = self.state()
-        cdef uint32_t limit = 0 if state.places.row == NULL \
-            else fl_load32(&state.places.row.limit)
+        cdef Py_ssize_t limit = places_limit(state)
         if limit:
             # Otherwise a flood of half-open handshakes would keep all places. The limit may change.
-            most = max(1, min(most, <Py_ssize_t>(limit // (2 * state.places.workers))))
+            most = max(1, min(most, limit // (2 * <Py_ssize_t>state.places.workers)))
         while len(settings.progress) >= most:
             oldest = <TlsConnection><void *><size_t>next(iter(settings.progress))
             del settings.progress[<size_t><void *>oldest]

@@ -9,11 +9,12 @@ import fcntl
 import os
 import signal
 import socket
+import sys
 
 import pytest
 from support.forked import Child
 
-from fastlisten._arena import MAX_MEMBERS, Arena
+from fastlisten._arena import MAX_MEMBERS, MAX_ROWS, Arena
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -106,6 +107,19 @@ def test_memory_cannot_be_taken_away() -> None:
         fcntl.fcntl(arena.fd, 1033, 0x0008)  # F_ADD_SEALS, F_SEAL_WRITE
     assert os.fstat(arena.fd).st_size == size
     assert arena.places(3, 0).take()
+
+
+def test_more_rows_than_are_mapped_are_not_believed() -> None:
+    """A process with fewer privileges can write any number, and add to the memory."""
+    arena = Arena(1, 1)
+    first = os.fstat(arena.fd).st_size
+    arena.add_row()
+    row = os.fstat(arena.fd).st_size - first
+    os.ftruncate(arena.fd, first + (MAX_ROWS + 8) * row)
+    os.pwrite(arena.fd, (MAX_ROWS + 8).to_bytes(4, sys.byteorder), 12)
+    assert arena.rows == MAX_ROWS
+    with pytest.raises(ValueError, match=f"row must be 0 to {MAX_ROWS - 1}"):
+        arena.places(MAX_ROWS, 0)
 
 
 def test_room_for_rows_uses_no_memory() -> None:

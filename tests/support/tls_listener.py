@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from fastlisten._arena import Arena
+from fastlisten._arena import Arena, Places
 from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
 from fastlisten.loop.engines import engine_for
 from support.listener import Echo, Listener, bound_socket
@@ -39,10 +39,11 @@ class TlsListener(Listener):
         settings: TlsSettings,
         *,
         limit: int = 0,
+        places: Places | None = None,
         **options: Any,
     ) -> None:
         self.settings = settings
-        self.places = None
+        self.places = places
         if limit:
             arena = Arena(1)
             self.places = arena.places(0, arena.join())

@@ -102,6 +102,29 @@ def test_processes_share_the_handshake_limit(
     run(loop_factory, main)
 
 
+def test_pending_handshakes_leave_half_of_the_total(loop_factory: LoopFactory) -> None:
+    """A listener may have fewer places under the total than its own limit has."""
+
+    async def main() -> None:
+        arena = Arena(3)
+        places, shared, reserve = (arena.places(row, 0) for row in range(3))
+        places.limit, shared.limit, reserve.limit = 100, 4, 2
+        places.count_total(1, 2)
+        async with (
+            tls_listening(places=places) as listener,
+            crowd_of(listener, 4, first=HALF),
+        ):
+            await eventually(lambda: listener.count("handshake_failures") == 1)
+            await eventually(lambda: places.held == listener.settings.in_progress == 3)
+            assert listener.count("refused_total") == 0
+            shared.limit = 8
+            async with crowd_of(listener, 3, first=HALF):
+                await eventually(lambda: listener.count("handshake_failures") == 2)
+                await eventually(lambda: places.held == listener.settings.in_progress == 5)
+
+    run(loop_factory, main)
+
+
 @pytest.mark.parametrize("tls", ["implicit", "starttls"])
 def test_real_clients_are_not_refused_during_a_flood(loop_factory: LoopFactory, tls: str) -> None:
     """Through a handler, with TLS from the first byte and after STARTTLS."""
