@@ -10,7 +10,7 @@ import functools
 import ssl
 import weakref
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -222,11 +222,17 @@ class Relay:
         if user and _shared_users is not None:
             _shared_users.give(f"{user} {self.settings}")
 
-    def quit_later(self, ending: Coroutine[Any, Any, None]) -> None:
-        """Run a session's QUIT in the background; only `close` waits for it."""
+    def quit_later(self, ending: Coroutine[Any, Any, None], close: Callable[[], None]) -> None:
+        """Run a session's QUIT in the background; only `close` waits for it.
+
+        Args:
+            ending: sends QUIT.
+            close: called afterwards, even if the task is cancelled before its first step.
+        """
         task = asyncio.get_running_loop().create_task(ending)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+        task.add_done_callback(lambda _: close())
 
     async def close(self) -> None:
         """Wait a moment for replies to QUIT; no mail depends on them."""

@@ -149,7 +149,7 @@ class RelaySession:
         if self._smtp is None or self._smtp.transport is None:
             self.abort()
         else:
-            self._relay.quit_later(self._say_quit(self._smtp))
+            self._relay.quit_later(self._say_quit(self._smtp), self._close)
 
     def abort(self) -> None:
         """Close the connection at once; cancel the code that waits for it."""
@@ -322,8 +322,6 @@ class RelaySession:
             await smtp.command("QUIT", within=_QUIT_TIMEOUT)
         except (OutOfSyncError, MalformedReplyError, OSError) as error:
             logger.debug("relay %s: at QUIT: %s", self, error)
-        finally:
-            self._close()
 
     def _close(self) -> None:
         """Close the connection, if there is one, and release the session."""
