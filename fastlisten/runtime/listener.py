@@ -42,7 +42,7 @@ from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
 from fastlisten.addresses import peer_address
 from fastlisten.handlers.base import ConnectionInfo, Handler
 from fastlisten.runtime.canned_replies import CannedReplies
-from fastlisten.runtime.sockets.opening import BoundSocket, close_all
+from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
 
 __all__ = ["ConnectionPolicy", "Listener", "State"]
 

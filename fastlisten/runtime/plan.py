@@ -28,7 +28,8 @@ from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
 from fastlisten.log_events import log
 from fastlisten.runtime.file_permissions import permission_warnings
 from fastlisten.runtime.privileges import check_files, identity_of, make_directory
-from fastlisten.runtime.sockets.opening import BoundSocket, open_all
+from fastlisten.runtime.sockets.bound_socket import BoundSocket
+from fastlisten.runtime.sockets.opening import open_all
 from fastlisten.runtime.tls.certificates import Certificates, ReloadResult
 from fastlisten.runtime.tls.pem import FileRead, recorded, replayed
 

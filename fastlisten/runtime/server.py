@@ -34,7 +34,8 @@ from fastlisten.runtime.reload.reloading import reload_worker
 from fastlisten.runtime.reload.report import ReloadReport
 from fastlisten.runtime.service_manager import ServiceManager, Watchdog
 from fastlisten.runtime.signal_actions import act_on_signal, handle_signals
-from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all
+from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
+from fastlisten.runtime.sockets.opening import listen_all
 from fastlisten.runtime.tls.certificates import Certificates
 from fastlisten.runtime.tls.expiry_check import ExpiryCheck
 from fastlisten.runtime.worker import StoppedError, Worker

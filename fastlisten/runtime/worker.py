@@ -32,7 +32,7 @@ from fastlisten.runtime.handler_factory import handler_kind, handler_settings, m
 from fastlisten.runtime.listener import ConnectionPolicy, Listener, State
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.reload.loaded_code import LoadedCode
-from fastlisten.runtime.sockets.opening import BoundSocket, close_all
+from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
 
 __all__ = ["StoppedError", "Worker"]
 

@@ -26,7 +26,8 @@ from fastlisten.config import loads
 from fastlisten.runtime.listener import State
 from fastlisten.runtime.local_control import LocalControl
 from fastlisten.runtime.plan import Plan
-from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all
+from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
+from fastlisten.runtime.sockets.opening import listen_all
 from fastlisten.runtime.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")

@@ -22,7 +22,7 @@ from fastlisten.runtime.canned_replies import CannedReplies
 from fastlisten.runtime.handler_factory import handler_kind, handler_settings, make_handler
 from fastlisten.runtime.handler_problem import handler_problem
 from fastlisten.runtime.listener import Listener, State
-from fastlisten.runtime.sockets.opening import BoundSocket, close_all
+from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
 
 if TYPE_CHECKING:
     from fastlisten.runtime.plan import Plan

@@ -27,17 +27,11 @@ from fastlisten._core import OptionBatch
 from fastlisten.config import Bind, ListenerSettings, SocketSetting
 from fastlisten.config.settings import Family
 from fastlisten.errors import SocketFailure, StartError
-from fastlisten.runtime.sockets.opening import (
-    BoundSocket,
-    Opening,
-    close_all,
-    ipv4_wildcards,
-    listen_all,
-    option_failure,
-    socket_calls,
-    socket_failure,
-    unix_owner,
-)
+from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
+from fastlisten.runtime.sockets.failures import option_failure, socket_failure
+from fastlisten.runtime.sockets.opening import ipv4_wildcards, listen_all
+from fastlisten.runtime.sockets.opening_bind import Opening, unix_owner
+from fastlisten.runtime.sockets.socket_calls import socket_calls
 from fastlisten.runtime.sockets.unix_files import REPLACED, change_access
 
 __all__ = ["Reopened", "reopen"]

@@ -34,7 +34,9 @@ from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.reload.report import ReloadReport
 from fastlisten.runtime.reports import ServerReport
 from fastlisten.runtime.service_manager import ServiceManager
-from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all, taken_over
+from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
+from fastlisten.runtime.sockets.opening import listen_all
+from fastlisten.runtime.sockets.taking_over import taken_over
 from fastlisten.runtime.supervisor.back_off import BackOff
 from fastlisten.runtime.supervisor.channel import (
     BadMessageError,

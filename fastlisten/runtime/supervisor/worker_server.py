@@ -24,7 +24,7 @@ from fastlisten.mail.relay.relay import SESSIONS_OF_USER, share_sessions
 from fastlisten.mail.relay.user_sessions import UserSessions
 from fastlisten.runtime.listening_lines import listening_lines
 from fastlisten.runtime.signal_actions import handle_signals
-from fastlisten.runtime.sockets.opening import close_all
+from fastlisten.runtime.sockets.bound_socket import close_all
 from fastlisten.runtime.supervisor.channel import ChannelClosedError, ChannelError, Message
 from fastlisten.runtime.supervisor.heartbeat import Heartbeat
 from fastlisten.runtime.supervisor.lifecycle_messages import (

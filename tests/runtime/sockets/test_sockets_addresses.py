@@ -18,7 +18,8 @@ from support.server import connect, read_some, served
 from support.waiting import eventually
 
 from fastlisten.config import loads
-from fastlisten.runtime.sockets.opening import close_all, open_all
+from fastlisten.runtime.sockets.bound_socket import close_all
+from fastlisten.runtime.sockets.opening import open_all
 
 
 def table(name: str, bind: str, handler: str = "Echo") -> str:

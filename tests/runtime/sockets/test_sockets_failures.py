@@ -17,7 +17,8 @@ from support.program import run
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError
-from fastlisten.runtime.sockets.opening import close_all, open_all
+from fastlisten.runtime.sockets.bound_socket import close_all
+from fastlisten.runtime.sockets.opening import open_all
 
 # No test machine has them: RFC 5737 and RFC 3849 reserve them for documentation.
 NOWHERE4 = "192.0.2.77"

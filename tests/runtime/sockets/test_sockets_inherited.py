@@ -18,7 +18,8 @@ from support.waiting import eventually
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError
-from fastlisten.runtime.sockets.opening import close_all, listen_all, open_all
+from fastlisten.runtime.sockets.bound_socket import close_all
+from fastlisten.runtime.sockets.opening import listen_all, open_all
 
 
 def text(fd: int, *lines: str) -> str:

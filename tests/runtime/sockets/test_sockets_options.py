@@ -21,7 +21,8 @@ from support.server import connect, served
 from support.waiting import eventually
 
 from fastlisten.config import loads
-from fastlisten.runtime.sockets.opening import close_all, listen_all, open_all
+from fastlisten.runtime.sockets.bound_socket import close_all
+from fastlisten.runtime.sockets.opening import listen_all, open_all
 
 TCP, IP, IPV6, SOL = socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6, socket.SOL_SOCKET
 # linux/in.h, linux/in6.h: Python names them from 3.14 on at the earliest.

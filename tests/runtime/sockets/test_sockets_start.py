@@ -23,7 +23,8 @@ from fastlisten.config import loads
 from fastlisten.errors import FastlistenError, StartError
 from fastlisten.runtime.listener import State
 from fastlisten.runtime.server import Server
-from fastlisten.runtime.sockets.opening import close_all, listen_all, open_all
+from fastlisten.runtime.sockets.bound_socket import close_all
+from fastlisten.runtime.sockets.opening import listen_all, open_all
 
 # No test machine has it: RFC 5737 reserves it for documentation.
 NOWHERE = "192.0.2.77"

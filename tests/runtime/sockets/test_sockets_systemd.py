@@ -15,7 +15,8 @@ from support.config import load_text
 
 from fastlisten.errors import StartError
 from fastlisten.runtime.sockets import passed_sockets
-from fastlisten.runtime.sockets.opening import BoundSocket, close_all, open_all
+from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
+from fastlisten.runtime.sockets.opening import open_all
 from fastlisten.runtime.sockets.passed_sockets import descriptors_named, passed_descriptors
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")

@@ -20,7 +20,8 @@ from support.waiting import eventually
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError
-from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all, open_all
+from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
+from fastlisten.runtime.sockets.opening import listen_all, open_all
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
 

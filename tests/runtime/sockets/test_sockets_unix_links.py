@@ -18,8 +18,9 @@ import pytest
 
 from fastlisten.config import loads
 from fastlisten.errors import StartError
-from fastlisten.runtime.sockets import opening
-from fastlisten.runtime.sockets.opening import close_all, open_all
+from fastlisten.runtime.sockets import opening_bind
+from fastlisten.runtime.sockets.bound_socket import close_all
+from fastlisten.runtime.sockets.opening import open_all
 from fastlisten.runtime.sockets.reopening import reopen
 from fastlisten.runtime.sockets.unix_files import REPLACED, bind_file
 
@@ -100,7 +101,7 @@ def test_link_is_not_given_away(
         linked(path, victim)
         return made
 
-    monkeypatch.setattr(opening, "bind_file", swapped)
+    monkeypatch.setattr(opening_bind, "bind_file", swapped)
     with pytest.raises(StartError) as caught:
         close_all(open_all(loads(text(path, *lines)).listeners))
     (failure,) = caught.value.failures
