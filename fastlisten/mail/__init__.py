@@ -9,6 +9,7 @@ logins/      who may log in, and how long an address has to wait after failures
 delivery_interface  `Delivery`: the one way in which a message goes anywhere
 delivery/    the way into the mailboxes: `PostOffice`
 maildir/     how messages lie on the disk
+store/       folders, UIDs, flags and changes, for the protocols that read mail
 relay/       the way to other servers
 dsn/         delivery status notifications
 loop_calls   calls from threads to event loops
