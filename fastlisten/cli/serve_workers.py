@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, TextIO
 
 from fastlisten.cli.check import CONFIGURATION_ERROR
-from fastlisten.cli.logging_setup import ProgramHandler, set_up_logging, set_worker
+from fastlisten.cli.logging_setup import ProgramHandler, set_level, set_up_logging, set_worker
 from fastlisten.cli.program_signals import ProgramSignals, Stopped
 from fastlisten.cli.server_loop import CANNOT_START, FAILURE_WHILE_RUNNING, run_server
 from fastlisten.cli.startup_messages import StartupMessages
@@ -86,6 +86,7 @@ def serve_workers(
         arguments=sys.argv[1:],
         rest=handler.rest,
     )
+    supervisor.reloaded = _reloaded
     try:
         if warning:
             log(logger, logging.WARNING, "configuration-warning", "%s", warning, error=warning)
@@ -174,6 +175,7 @@ class _Program:
                 start.plan.identity.drop()
             with collector_paused():
                 server = WorkerServer(start)
+            server.reloaded = _reloaded
         except PrivilegesError as error:
             self._messages.failed(error)
             return CANNOT_START
@@ -181,6 +183,10 @@ class _Program:
             self._messages.refused_all(error)
             return CONFIGURATION_ERROR
         return run_server(server, self._messages, self._handler, signals).code
+
+
+def _reloaded(config: Config) -> None:
+    set_level(config.process["log.level"])
 
 
 def _end(code: int, close: Callable[[], None]) -> NoReturn:

@@ -11,10 +11,9 @@ names: the configuration has imported it for its class variables.) Nothing is bo
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +30,6 @@ from fastlisten.runtime.privileges import check_files, identity_of, make_directo
 from fastlisten.runtime.sockets.bound_socket import BoundSocket
 from fastlisten.runtime.sockets.opening import open_all
 from fastlisten.runtime.tls.certificates import Certificates, ReloadResult
-from fastlisten.runtime.tls.pem import FileRead, recorded, replayed
 
 __all__ = ["Plan", "log_certificates"]
 
@@ -117,8 +115,8 @@ class Plan:
         self.shared = None if total is None else count
         # Rows and reserves of listeners that are gone, while places of theirs are held.
         self._leaving: list[tuple[int, int]] = []
-        self._permission_warnings = permission_warnings(config)
-        self.notes = [*self.certificates.notes, *self._permission_warnings, *about_files]
+        self._manages_rows = True
+        self.notes = [*self.certificates.notes, *permission_warnings(config), *about_files]
         self.reload_succeeded = True
         self._told = frozenset(() if former is None else former.notes)
 
@@ -247,6 +245,21 @@ class Plan:
             self.drop_rows(former, arena)
             raise
 
+    def share_rows(self, former: Plan, rows: Mapping[str, Sequence[int]]) -> None:
+        """Use the rows that another process, which manages them, has added to the arena.
+
+        Args:
+            former: the plan that this one is to replace.
+            rows: those of each listener, by id, as `row_numbers` returns them there.
+        """
+        self.rows = {id: Rows(limit, reserve) for id, (limit, reserve) in rows.items()}
+        self.shared = former.shared
+        self._manages_rows = False
+
+    def row_numbers(self) -> dict[str, tuple[int, int]]:
+        """Return the rows of each listener, by id, for `share_rows` in other processes."""
+        return {id: (rows.limit, rows.reserve) for id, rows in self.rows.items()}
+
     def drop_rows(self, former: Plan, arena: Arena) -> None:
         """Undo `add_rows`."""
         for id in self.rows.keys() - former.rows.keys():
@@ -254,6 +267,11 @@ class Plan:
             arena.retire_row(rows.limit)
             if rows.reserve:
                 arena.retire_row(rows.reserve)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether reserves of listeners that are gone are still held; see `settle`."""
+        return bool(self._leaving)
 
     def commit(self, former: Plan, arena: Arena) -> None:
         """Use new limits and renewed certificates; retire the rows of listeners that are gone.
@@ -276,51 +294,17 @@ class Plan:
         self.settle(arena)
 
     def settle(self, arena: Arena) -> None:
-        """Give the reserves of listeners that are gone to all others, once nobody holds them."""
-        if self.shared is None:
+        """Give the reserves of listeners that are gone to all others, once nobody holds them.
+
+        With several workers this is done by the supervisor.
+        """
+        if self.shared is None or not self._manages_rows:
             return
         left = [one for one in self._leaving if arena.places(one[0], 0).count]
         for row in {row for row, _ in self._leaving} - {row for row, _ in left}:
             arena.retire_row(row)
         self._leaving = left
         arena.places(self.shared, 0).limit = self._unreserved()
-
-    # -- certificates only, for several workers
-
-    def reload_files(self) -> dict[str, dict[str, str]]:
-        """Read certificates again; return the files, for `reload_from` in other processes."""
-        with recorded() as files:
-            self._renew_certificates(self._acting(), say=True)
-        return {path: dataclasses.asdict(read) for path, read in files.items()}
-
-    def reload_from(self, files: Mapping[str, Mapping[str, str]]) -> None:
-        """Read certificates again, from the files that another process has read.
-
-        It has logged the result. They may be readable only with privileges that this process does
-        not have.
-        """
-        with replayed({path: FileRead(**read) for path, read in files.items()}):
-            self._renew_certificates()
-
-    def _renew_certificates(
-        self, owner: _Acting = contextlib.nullcontext, *, say: bool = False
-    ) -> None:
-        """Read certificates and client CAs again; what cannot be used is reported and not used."""
-        successor = Certificates(self.config, former=self.certificates, owner=owner)
-        successor.commit()
-        self.certificates, found = successor, successor.found
-        self.reload_succeeded = not found.problems
-        if not say:
-            return
-        log_certificates(found)
-        before, now = self._permission_warnings, permission_warnings(self.config)
-        self._permission_warnings = now
-        for line in now:
-            if line not in before:  # such as a renewed key with another mode
-                logger.warning("%s", line)
-        if not (found.changed or found.problems):
-            files = "1 file" if found.files == 1 else f"{found.files} files"
-            logger.info("no changes in %s with certificates", files)
 
 
 def log_certificates(found: ReloadResult) -> None:

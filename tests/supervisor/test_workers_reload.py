@@ -18,7 +18,7 @@ import pytest
 from support.certificates import authority, table, write
 from support.other_user import NOBODY, entering, needs_root, user_directory
 from support.waiting import until
-from support.workers import WHO, Workers, stopped, workers
+from support.workers import WHO, Workers, line, stopped, workers
 
 pytestmark = needs_root
 
@@ -87,4 +87,26 @@ def test_link_in_the_data_directory_is_not_followed_as_root(directory: Path) -> 
         two.signal(signal.SIGHUP)
         for pid in two.pids:
             until(partial(shows, two, pid, secret.cert.decode()))
+        assert two.end() == 0
+
+
+def test_value_that_only_the_supervisor_can_read_reaches_workers(directory: Path) -> None:
+    secret = directory / "secret"
+    secret.write_text("first")
+    secret.chmod(0o600)
+    listener = f"""
+[server.listener.it]
+protocol = "smtp"
+bind = "127.0.0.1:0"
+tls.enable = false
+greeting = "%{{file:{secret}}}%"
+"""
+    head = 'run-as.user = "nobody"\n'
+    with workers(directory, 2, listener, head=head, wrapper=entering()) as two:
+        secret.write_text("second")
+        two.signal(signal.SIGHUP)
+        until(lambda: "fastlisten: reloaded" in two.err, "the reload")
+        for pid in two.pids:
+            with stopped(*(one for one in two.pids if one != pid)), two.connect() as client:
+                assert line(client).rstrip().endswith(b" second")
         assert two.end() == 0

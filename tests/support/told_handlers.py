@@ -62,9 +62,14 @@ class Who(Handler):
 
 
 class Told(Who):
-    """Cannot start while there is a file ``broken``; ends with the exit code in ``exit``."""
+    """Does not start while there is a file ``slow``, and cannot while there is one ``broken``.
+
+    It ends with the exit code in ``exit``.
+    """
 
     async def start(self) -> None:
+        while (TOLD / "slow").exists():
+            await asyncio.sleep(0.01)
         if (TOLD / "broken").exists():
             raise RuntimeError("the store is broken")
         if (TOLD / "exit").exists():

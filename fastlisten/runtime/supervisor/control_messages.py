@@ -23,6 +23,7 @@ from fastlisten.runtime.reports import Counters, ListenerReport, Readiness, Serv
 from fastlisten.runtime.supervisor.channel import BadMessageError
 
 __all__ = [
+    "Line",
     "count_in",
     "decode_ended",
     "decode_error",
@@ -34,10 +35,14 @@ __all__ = [
     "encode_readiness",
     "encode_reports",
     "encode_server",
+    "lines_in",
     "text_in",
 ]
 
 T = TypeVar("T")
+
+#: A line about what is served: text, event, fields.
+Line = tuple[str, str, dict[str, object]]
 
 #: Counters are 64 bits wide.
 _MAX_COUNT = 2**64
@@ -230,6 +235,25 @@ def decode_error(value: object) -> Exception:
         case "failed":
             return FastlistenError(text_in(table, "message"))
     raise BadMessageError("not an error")
+
+
+def lines_in(value: object) -> list[Line]:
+    """Return lines about what a worker serves.
+
+    Raises:
+        BadMessageError: they are not lines.
+    """
+    if not isinstance(value, list):
+        raise BadMessageError("lines that are no list")
+    found: list[Line] = []
+    for line in value:
+        if not isinstance(line, list) or len(line) != 3:
+            raise BadMessageError("a line that is not one")
+        text, event, fields = line
+        if not (isinstance(text, str) and isinstance(event, str) and isinstance(fields, dict)):
+            raise BadMessageError("a line that is not one")
+        found.append((text, event, fields))
+    return found
 
 
 def text_in(table: Mapping[str, Any], key: str) -> str:

@@ -5,7 +5,8 @@
     worker      serving   {"lines": [...]}       it does; what is served, for the first worker
     supervisor  stop      {"at_once": false}     drain and end; again with true: close everything
     worker      draining  {}                     somebody has sent it SIGTERM: it needs a successor
-    supervisor  reload    {"files": {...}}       use these certificates (see runtime/tls/pem.py)
+
+The messages of a reload are in reload_messages.py.
 
 Rules of this file: names only. The supervisor checks what workers send.
 """
@@ -14,11 +15,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ACCEPT", "DRAINING", "READY", "RELOAD", "SERVING", "STOP"]
+__all__ = ["ACCEPT", "DRAINING", "READY", "SERVING", "STOP"]
 
 READY: Final = "ready"
 ACCEPT: Final = "accept"
 SERVING: Final = "serving"
 STOP: Final = "stop"
 DRAINING: Final = "draining"
-RELOAD: Final = "reload"

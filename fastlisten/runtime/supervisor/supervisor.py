@@ -26,11 +26,13 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from fastlisten._arena import Arena
+from fastlisten.config import Config
 from fastlisten.log_events import log
 from fastlisten.mail.relay.relay import SESSIONS
 from fastlisten.runtime.control_socket.opening import open_control_socket
 from fastlisten.runtime.control_socket.protocol import ServedProcess, success
 from fastlisten.runtime.plan import Plan
+from fastlisten.runtime.reload.reload_log import failed
 from fastlisten.runtime.reload.report import ReloadReport
 from fastlisten.runtime.reports import ServerReport
 from fastlisten.runtime.service_manager import ServiceManager
@@ -46,16 +48,19 @@ from fastlisten.runtime.supervisor.channel import (
     Message,
 )
 from fastlisten.runtime.supervisor.control_clients import ControlClients
+from fastlisten.runtime.supervisor.control_messages import Line, lines_in
 from fastlisten.runtime.supervisor.heartbeat import HungWorkers
 from fastlisten.runtime.supervisor.lifecycle_messages import (
     ACCEPT,
     DRAINING,
     READY,
-    RELOAD,
     SERVING,
 )
 from fastlisten.runtime.supervisor.login_penalties import SharedPenalties
-from fastlisten.runtime.supervisor.pending import Pending
+from fastlisten.runtime.supervisor.pending import Pending, run
+from fastlisten.runtime.supervisor.reload_messages import ANSWER as RELOAD_ANSWER
+from fastlisten.runtime.supervisor.reload_phases import ReloadPhases
+from fastlisten.runtime.supervisor.server_reload import ReloadedServer, reload_workers
 from fastlisten.runtime.supervisor.supervisor_control import SupervisorControl
 from fastlisten.runtime.supervisor.upgrade import (
     SIGNALS,
@@ -67,6 +72,7 @@ from fastlisten.runtime.supervisor.upgrade import (
 from fastlisten.runtime.supervisor.upgrading import Upgrading
 from fastlisten.runtime.supervisor.upkeep import Upkeep
 from fastlisten.runtime.supervisor.worker_process import Ended, State, WorkerProcess
+from fastlisten.runtime.worker import StoppedError
 
 __all__ = ["Line", "Supervisor", "WorkerStart"]
 
@@ -87,14 +93,6 @@ KILL_AFTER = 10.0
 _AT_A_TIME = 1000
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
-
-#: What a reload says in any case.
-_ONLY_CERTIFICATES = (
-    "only certificates are reloaded with several workers; for other changes run fastlisten upgrade"
-)
-
-#: A line about what is served: text, event, fields.
-Line = tuple[str, str, dict[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +159,11 @@ class Supervisor:
 
     Attributes:
         started: the first worker serves.
+        reloaded: called with the configuration in use after each reload; may be set.
         control: monitors and controls all workers.
     """
+
+    reloaded: Callable[[Config], object] | None
 
     def __init__(
         self,
@@ -179,8 +180,9 @@ class Supervisor:
     ) -> None:
         self.started = False
         self._manager = manager or ServiceManager({})
-        self._upkeep = Upkeep(self._manager, lambda: plan.certificates)
+        self.reloaded = None
         self._plan = plan
+        self._upkeep = Upkeep(self._manager, lambda: self._plan.certificates)
         self._be_worker = be_worker
         self._announce = announce
         self._slots = [_Slot(number) for number in range(workers)]
@@ -200,6 +202,9 @@ class Supervisor:
         self._command = tuple(command)
         self._arguments = tuple(arguments)
         self._rest = rest
+        self._phases: ReloadPhases | None = None  # of the reload that is under way
+        self._next_reload: Pending[ReloadReport] | None = None
+        self._reloads = 0
         self._hung = HungWorkers()
         self._control_path = plan.config.process["server.control-socket"] or control_socket
         self._clients: ControlClients | None = None
@@ -254,6 +259,7 @@ class Supervisor:
                 self._act()
         finally:
             self._upgrading.end()
+            self._end_reload()
             self._kill_all()
             close_all(self._sockets)
             if self._relay_users >= 0:
@@ -293,7 +299,10 @@ class Supervisor:
     def _timeout(self) -> float | None:
         """Return the milliseconds until something is due, None if nothing is."""
         times = [one.kill_at for one in self._processes.values()]
-        times += [one.start_at for one in self._slots]
+        if self._phases is None:
+            times += [one.start_at for one in self._slots]
+        else:
+            times.append(self._phases.deadline)
         times += [self.control.deadline, self._hung.deadline, self._upkeep.deadline]
         times += [self._logins.deadline, self._upgrading.deadline]
         times += [self._clients.deadline if self._clients is not None else None]
@@ -312,8 +321,13 @@ class Supervisor:
                 text = "worker %d (pid %d) has not ended in time: killed"
                 self._log(logging.ERROR, "worker-killed", text, process)
                 process.kill()
+        if self._phases is not None:
+            self._phases.expire()
         for slot in self._slots:
-            if slot.start_at is not None and slot.start_at <= now and self._has_room():
+            # During a reload nobody knows with which configuration.
+            if self._phases is not None or slot.start_at is None:
+                continue
+            if slot.start_at <= now and self._has_room():
                 slot.start_at = None
                 self._try_to_spawn(slot)
         self.control.expire()
@@ -337,6 +351,13 @@ class Supervisor:
                 self._log(logging.ERROR, "worker-hung", text, process, seconds)
             if process.pid in back:
                 self._log(logging.INFO, "worker-back", "worker %d (pid %d) reacts again", process)
+        if self._phases is not None:
+            self._phases.give_up([one.key for one in self._processes.values() if self._hangs(one)])
+        if self._plan.unsettled:
+            self._plan.settle(self._arena)
+
+    def _hangs(self, process: WorkerProcess) -> bool:
+        return process.pid in self._hung.hung
 
     # -- signals
 
@@ -357,7 +378,9 @@ class Supervisor:
             log(logger, logging.INFO, "signal-received", "%s: %s", name, said, signal=name)
             self._stop()
         elif number == signal.SIGHUP:
-            said = "reloading certificates; for other changes run fastlisten upgrade"
+            said = "reloading" if self.started else "reloading when the start is complete"
+            if self._stops:
+                said = "ignored while draining"
             log(logger, logging.INFO, "signal-received", "%s: %s", name, said, signal=name)
             self.reload()
         else:
@@ -366,6 +389,7 @@ class Supervisor:
     def _stop(self) -> None:
         """Drain all workers; the second time close everything, the third time kill."""
         self._stops += 1
+        self._end_reload()
         if self.started and self._stops == 1:
             self._manager.stopping("draining")
         self._rolling.clear()
@@ -470,8 +494,7 @@ class Supervisor:
                 # What it has said last; its channel is closed on its side.
                 if process.polled:
                     self._take_messages(process)
-                self.control.remove(process.key)
-                self._logins.remove(process.key)
+                self._remove(process)
                 process.channel.close()
                 self._process_ended(process, Ended.of(status))
         self._roll_on()
@@ -529,6 +552,13 @@ class Supervisor:
             process.channel.close()
         self._processes.clear()
 
+    def _remove(self, process: WorkerProcess) -> None:
+        """Expect nothing more of a process that has ended."""
+        self.control.remove(process.key)
+        self._logins.remove(process.key)
+        if self._phases is not None:
+            self._phases.remove(process.key)
+
     # -- messages
 
     def _take_messages(self, process: WorkerProcess) -> None:
@@ -542,8 +572,7 @@ class Supervisor:
         except ChannelClosedError:
             # Its end is reported by SIGCHLD.
             process.polled = False
-            self.control.remove(process.key)
-            self._logins.remove(process.key)
+            self._remove(process)
         except BadMessageError as error:
             text = "worker %d (pid %d) has sent a message that no worker sends: %s; killed"
             self._log(logging.ERROR, "worker-killed", text, process, error, error=str(error))
@@ -560,13 +589,17 @@ class Supervisor:
             return
         if self._logins.receive(process.key, kind, message.body):
             return
+        if kind == RELOAD_ANSWER:
+            if self._phases is not None:
+                self._phases.receive(process.key, message.body)
+            return
         if kind == READY and state is State.STARTING:
             process.state = State.READY
             self._process_ready(process)
         elif kind == SERVING and state is State.READY:
             process.state = State.SERVING
             process.began = time.monotonic()
-            self._process_serves(process, _lines(message))
+            self._process_serves(process, lines_in(message.body.get("lines")))
         elif kind == DRAINING and state is not State.DRAINING:
             self._process_drains(process)
         elif state is not State.DRAINING:
@@ -594,6 +627,7 @@ class Supervisor:
             for other in self._slots:
                 if other.process is None:
                     other.start_at = time.monotonic()
+            self._begin_reload()
         elif slot.successor is process:
             old, slot.process, slot.successor = slot.process, process, None
             if old is not None:
@@ -611,6 +645,8 @@ class Supervisor:
             slot.process, slot.successor = slot.successor, None
             if slot.process is None:
                 slot.start_at = time.monotonic()
+        if self._phases is not None:
+            self._phases.remove(process.key)
 
     # -- the control socket
 
@@ -634,15 +670,8 @@ class Supervisor:
     async def _reload_for(self, by: str) -> Mapping[str, object]:
         """Reload for a client of the control socket; return the answer."""
         log(logger, logging.INFO, "reload-requested", "reload requested by %s", by, by=by)
-        self.reload()
-        found = self._plan.certificates.found
-        return ReloadReport(
-            applied=True,
-            certificates=tuple(found.changed),
-            warnings=(*found.warnings, _ONLY_CERTIFICATES),
-            problems=tuple(map(str, found.problems)),
-            files=found.files,
-        ).plain()
+        report = await self.reload()
+        return report.plain()
 
     async def _restart_for(self, by: str) -> Mapping[str, object]:
         """Replace all workers for a client of the control socket; return the answer."""
@@ -657,6 +686,8 @@ class Supervisor:
             raise UpgradeError("the server is stopping")
         if self._restarting is not None:
             raise UpgradeError("workers are being replaced; try again when that is done")
+        if self._phases is not None or self._next_reload is not None:
+            raise UpgradeError("a reload is under way; try again when that is done")
 
     def _become(self) -> UpgradeError:
         """Become the new program, or return why that is not possible.
@@ -701,6 +732,7 @@ class Supervisor:
             ],
             "processes": [one.state_of() for one in processes],
             "keys": self._keys,
+            "reloads": self._reloads,
             "slots": [
                 {
                     "process": slot.process and slot.process.pid,
@@ -749,6 +781,7 @@ class Supervisor:
             process = WorkerProcess.taken_over(one)
             self._processes[process.pid] = process
         self._keys = state["keys"]
+        self._reloads = state["reloads"]
         for slot, one in zip(self._slots, state["slots"], strict=True):
             slot.process = self._processes.get(one["process"])
             slot.successor = self._processes.get(one["successor"])
@@ -778,7 +811,7 @@ class Supervisor:
 
     # -- for the control of all workers
 
-    def _send(self, key: int, kind: str, body: Mapping[str, Any]) -> None:
+    def _send(self, key: int, kind: str, body: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Send a worker a message.
 
         Raises:
@@ -786,7 +819,7 @@ class Supervisor:
         """
         for process in self._processes.values():
             if process.key == key:
-                process.channel.send(kind, body)
+                process.channel.send(kind, body, fds)
                 return
         raise ChannelClosedError("the process has ended")
 
@@ -810,21 +843,103 @@ class Supervisor:
 
     # -- while it runs
 
-    def reload(self) -> None:
-        """Read certificates again, here for workers to come, and in all workers."""
-        notified = self.started and not self._stops
-        if notified:
-            self._manager.reloading()
-        files = self._plan.reload_files()
+    def reload(self) -> Pending[ReloadReport]:
+        """Reload the configuration in all workers, by difference, and all or nothing.
+
+        Reloads run one after another; one that has not begun yet is returned instead of another
+        one that would read the same file.
+
+        Returns:
+            The report, once the reload has ended; everything is logged.
+        """
+        if self._next_reload is None:
+            outcome: Pending[ReloadReport] = Pending()
+            if self._stops or self._code is not None:
+                outcome.resolve(self._not_reloaded())
+                return outcome
+            self._next_reload = outcome
+            self._begin_reload()
+            return outcome
+        return self._next_reload
+
+    def _begin_reload(self) -> None:
+        """Begin the next reload, unless there is none, or something else must end first."""
+        outcome = self._next_reload
+        if outcome is None or not self.started or self._stops or self._code is not None:
+            return
+        if self._phases is not None or self._restarting is not None:
+            return
+        assert self._arena is not None
+        self._next_reload = None
+        self._reloads += 1
+        self._phases = ReloadPhases(self._reloads, self._send)
+        self._manager.reloading()
+        keys = [
+            process.key
+            for process in self._processes.values()
+            if process.state is State.SERVING and not self._hangs(process)
+        ]
+        server = ReloadedServer(self._plan, self._sockets, self._arena, keys, self.control.drained)
+        reload = run(reload_workers(server, self._phases, self._adopt, self._replace))
+
+        def ended() -> None:
+            self._phases = None
+            report = reload.result()
+            self._plan.reload_succeeded = report.succeeded
+            if not self._stops:
+                self._notify_ready()
+            outcome.resolve(report)
+            self._roll_on()
+            self._begin_reload()
+
+        reload.when_done(ended)
+
+    def _end_reload(self) -> None:
+        """The server stops: a reload that is not committed is abandoned."""
+        outcome, self._next_reload = self._next_reload, None
+        if self._phases is not None:
+            self._phases.cancel(StoppedError("stopped while reloading"))
+        if outcome is not None:
+            outcome.resolve(self._not_reloaded())
+
+    def _not_reloaded(self) -> ReloadReport:
+        return failed(self._plan.config.file, "the server is stopping")
+
+    def _adopt(self, plan: Plan, sockets: list[BoundSocket]) -> None:
+        """Use what a reload has made, here and for workers to come."""
+        here = {settings.id for settings in plan.config.listeners}
+        self.control.forget([id for id in self._listeners() if id not in here])
+        self._plan, self._sockets = plan, sockets
+        for id in tuple(self.control.drained):
+            self._close_sockets(id)  # in the meantime
+        if self.reloaded is not None:
+            self.reloaded(plan.config)
+
+    def _replace(self, committed: Collection[int] | None, lost: Collection[int]) -> None:
+        """Start other processes instead of those that have not taken part in a reload to its end.
+
+        Args:
+            committed: keys of those that have the new plan; the others are replaced. They have
+                begun to serve in the meantime, and drain. None: the plan is still the same.
+            lost: keys of those that have not answered; they are killed.
+        """
         for process in self._processes.values():
-            # One that has not begun was forked with the old ones; its message waits for it.
-            try:
-                process.channel.send(RELOAD, {"files": files})
-            except ChannelError:
-                text = "worker %d (pid %d) does not read: it has not reloaded"
-                self._log(logging.ERROR, "worker-hung", text, process)
-        if notified:
-            self._notify_ready()
+            if self._stops or process.state is State.DRAINING:
+                continue
+            if process.key in lost or (committed is not None and self._hangs(process)):
+                text = "worker %d (pid %d) has not answered during the reload: killed"
+                self._log(logging.ERROR, "worker-killed", text, process)
+                self.control.retire(process.key)
+                process.state = State.DRAINING
+                process.kill()
+            elif committed is not None and process.key not in committed:
+                self._stop_process(process)
+            else:
+                continue
+            slot = self._slots[process.number]
+            if slot.process is process:
+                slot.process = None
+                slot.start_at = time.monotonic()
 
     def _notify_ready(self) -> None:
         plan = self._plan
@@ -864,10 +979,11 @@ class Supervisor:
         outcome, self._restarting = self._restarting, None
         if outcome is not None:
             outcome.resolve(succeeded)
+        self._begin_reload()
 
     def _roll_on(self) -> None:
         """Replace the next worker of a restart, if there is one and the last one is done."""
-        if self._restarting is None or any(slot.successor for slot in self._slots):
+        if self._restarting is None or self._phases or any(one.successor for one in self._slots):
             return
         while self._rolling and self._has_room():
             slot = self._rolling.pop(0)
@@ -889,23 +1005,3 @@ class Supervisor:
         """Log something about a process; the text begins with `worker %d (pid %d)`."""
         number, pid = process.number, process.pid
         log(logger, level, event, text, number, pid, *values, worker=number, pid=pid, **fields)
-
-
-def _lines(message: Message) -> list[Line]:
-    """Return the lines in a message of the kind ``serving``.
-
-    Raises:
-        BadMessageError: they are not lines.
-    """
-    lines = message.body.get("lines")
-    if not isinstance(lines, list):
-        raise BadMessageError("lines that are no list")
-    found: list[Line] = []
-    for line in lines:
-        if not isinstance(line, list) or len(line) != 3:
-            raise BadMessageError("a line that is not one")
-        text, event, fields = line
-        if not (isinstance(text, str) and isinstance(event, str) and isinstance(fields, dict)):
-            raise BadMessageError("a line that is not one")
-        found.append((text, event, fields))
-    return found

@@ -161,6 +161,16 @@ class SupervisorControl(Control):
         # For the last values of workers that hang or are killed.
         run(self.reports())
 
+    @property
+    def drained(self) -> Collection[str]:
+        """Ids of the listeners that were drained on request."""
+        return self._drained
+
+    def forget(self, listeners: Iterable[str]) -> None:
+        """Forget what was requested of listeners that a reload has removed."""
+        self._paused.difference_update(listeners)
+        self._drained.difference_update(listeners)
+
     # -- messages and time
 
     def receive(self, key: int, kind: str, body: Body) -> bool:

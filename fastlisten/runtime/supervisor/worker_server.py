@@ -14,10 +14,11 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from fastlisten.config import Config
 from fastlisten.log_events import log
 from fastlisten.mail.logins.logins import share_penalties
 from fastlisten.mail.relay.relay import SESSIONS_OF_USER, share_sessions
@@ -31,14 +32,16 @@ from fastlisten.runtime.supervisor.lifecycle_messages import (
     ACCEPT,
     DRAINING,
     READY,
-    RELOAD,
     SERVING,
     STOP,
 )
 from fastlisten.runtime.supervisor.login_penalties import LOGIN_ANSWER
+from fastlisten.runtime.supervisor.reload_messages import ANSWER as RELOAD_ANSWER
+from fastlisten.runtime.supervisor.reload_messages import Answer
 from fastlisten.runtime.supervisor.remote_control import RemoteControl, WorkerControl
 from fastlisten.runtime.supervisor.remote_penalties import RemotePenalties
 from fastlisten.runtime.supervisor.supervisor import WorkerStart
+from fastlisten.runtime.supervisor.worker_reload import WorkerReload
 from fastlisten.runtime.supervisor.worker_requests import ANSWER, REQUEST
 from fastlisten.runtime.worker import StoppedError, Worker
 
@@ -57,12 +60,14 @@ class WorkerServer:
 
     Attributes:
         started: it accepts.
+        reloaded: called with the configuration in use after each reload; may be set.
 
     Raises:
         ConfigurationError: a handler cannot be found or rejects its settings.
     """
 
     started: bool
+    reloaded: Callable[[Config], object] | None
 
     def __init__(self, start: WorkerStart) -> None:
         self.started = False
@@ -78,6 +83,8 @@ class WorkerServer:
         self._control = WorkerControl(self._channel.send, self._worker)
         self._remote = RemoteControl(self._channel.send, self._control.local)
         self._penalties = RemotePenalties(self._channel.send, start.login_key)
+        self.reloaded = None
+        self._reload = WorkerReload(self._worker, self._answer_reload, self._applied)
         self._worker.make_handlers(self._remote)
 
     # -- the three steps
@@ -124,6 +131,7 @@ class WorkerServer:
         if self._worker.ended:
             return
         try:
+            await self._reload.close()
             await self._worker.shutdown()
             await self._control.report()
         finally:
@@ -151,6 +159,8 @@ class WorkerServer:
     def _take_messages(self) -> None:
         try:
             while (message := self._channel.receive()) is not None:
+                if self._reload.receive(message):
+                    continue
                 message.close()
                 self._take_message(message)
         except ChannelClosedError:
@@ -173,8 +183,13 @@ class WorkerServer:
             at_once = bool(message.body["at_once"])
             if at_once or not self._stopped:
                 self.stop(at_once=at_once)
-        elif message.kind == RELOAD:
-            self._start.plan.reload_from(message.body["files"])
+
+    def _answer_reload(self, answer: Answer) -> None:
+        self._send(RELOAD_ANSWER, answer.encode())
+
+    def _applied(self, config: Config) -> None:
+        if self.reloaded is not None:
+            self.reloaded(config)
 
     # -- while it runs
 

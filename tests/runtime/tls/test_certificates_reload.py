@@ -12,7 +12,7 @@ from support.config import listener_table, load_text
 from support.configured_certificates import der, made, renewed, shown
 
 from fastlisten.runtime.plan import Plan
-from fastlisten.runtime.tls.pem import FileRead, fingerprint
+from fastlisten.runtime.tls.pem import fingerprint, recorded, replayed
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -149,15 +149,19 @@ def test_other_processes_are_given_only_certificates_and_keys(tmp_path: Path) ->
     plan, of_worker = Plan(load_text(text)), Plan(load_text(text))
     kept = key.read_bytes()
     cert.write_bytes(b"root:$6$hash:1:\n" + cert.read_bytes() + b"more secrets\n")
-    files = plan.reload_files()
-    found = [plan.reload_succeeded]
-    assert FileRead(**files[str(key)]).content() == kept
-    assert FileRead(**files[str(cert)]).content().startswith(b"-----BEGIN CERTIFICATE-----")
-    assert FileRead(**files[str(cert)]).content().endswith(b"-----END CERTIFICATE-----\n")
+    with recorded() as files:
+        Plan(load_text(text), plan)
+    assert files[str(key)].content() == kept
+    assert files[str(cert)].content().startswith(b"-----BEGIN CERTIFICATE-----")
+    assert files[str(cert)].content().endswith(b"-----END CERTIFICATE-----\n")
 
     cert.unlink()
     cert.symlink_to("/etc/passwd")
-    files = plan.reload_files()
-    assert FileRead(**files[str(cert)]).content() == b""
-    of_worker.reload_from(files)
-    assert [*found, plan.reload_succeeded, of_worker.reload_succeeded] == [True, False, False]
+    with recorded() as files:
+        found = [Plan(load_text(text), plan).certificates.found]
+    assert files[str(cert)].content() == b""
+    with replayed(files):
+        found.append(Plan(load_text(text), of_worker).certificates.found)
+    (problem,) = map(str, found[0].problems)
+    assert "it contains no PEM certificate" in problem
+    assert list(map(str, found[1].problems)) == [problem]
