@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -130,6 +131,22 @@ def test_full_channel_refuses_and_takes_more_once_read(pair: Pair) -> None:
     assert [received(pair[1]).body["number"] for _ in range(count)] == list(range(count))
     assert pair[1].receive() is None
     assert fill(pair[0]) == count
+
+
+def test_large_message_without_free_descriptors_is_not_sent(pair: Pair) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    large = {"text": "x" * MAX_INLINE}
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        with pytest.raises(ChannelFullError, match="large message: Too many open files"):
+            pair[0].send("large", large)
+        pair[0].send("small", {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    pair[0].send("large", large)
+    assert [received(pair[1]).kind for _ in range(2)] == ["small", "large"]
 
 
 def test_descriptors_on_their_way_are_closed_with_the_channel(pair: Pair) -> None:

@@ -67,7 +67,7 @@ class ChannelError(FastlistenError):
 
 
 class ChannelFullError(ChannelError):
-    """The message was not sent: the peer does not read."""
+    """The message was not sent: the peer does not read, or this process has no descriptor left."""
 
 
 class ChannelClosedError(ChannelError):
@@ -140,10 +140,11 @@ class Channel:
             fds: descriptors to pass on, at most `MAX_DESCRIPTORS`; they stay open here.
 
         Raises:
-            ChannelFullError: the peer does not read.
+            ChannelFullError: the peer does not read, or no descriptor or memory is left for a large
+                message.
             ChannelClosedError: the peer is gone.
             ValueError: too many descriptors, or more than `MAX_PAYLOAD` octets, or NaN in the body.
-            OSError: a descriptor is not open, or none is left for a large message.
+            OSError: a descriptor is not open.
         """
         if len(fds) > MAX_DESCRIPTORS:
             raise ValueError(f"a message has at most {MAX_DESCRIPTORS} descriptors, not {len(fds)}")
@@ -153,7 +154,10 @@ class Channel:
             return
         if len(text) > MAX_PAYLOAD:
             raise ValueError(f"a message has at most {MAX_PAYLOAD} octets, not {len(text)}")
-        memfd = sealed(text)
+        try:
+            memfd = sealed(text)
+        except OSError as error:
+            raise ChannelFullError(f"no room for a large message: {error.strerror}") from None
         try:
             self._send(b"M%d" % len(text), [memfd, *fds])
         finally:
