@@ -823,9 +823,14 @@ cdef class Engine:
     cdef void overloaded(self, AcceptorState *state, int error) noexcept nogil:
         """The process is out of descriptors or memory: pause all listeners, refuse some clients.
 
-        The reserve descriptor is what makes a polite refusal possible.
+        The reserve descriptor is what makes a polite refusal possible. Nobody is refused while
+        another process could accept: it serves those that wait, once this one listens no more.
         """
+        cdef Rivals rivals
         cdef int _turn, fd
+        memset(&rivals, 0, sizeof(Rivals))
+        if self.own != NULL:
+            self.count_rivals(&rivals)
         if not self.overload_since:
             self.overload_since = self.now
             self.overload_failures = 0
@@ -836,7 +841,8 @@ cdef class Engine:
         self.overload_errno = error
         self.overload_last = self.now
         self.overload_failures += 1
-        if state.registered and (error == EMFILE or error == ENFILE) and self.reserve >= 0:
+        if state.registered and (error == EMFILE or error == ENFILE) and self.reserve >= 0 \
+                and rivals.count == 0:
             close(self.reserve)
             for _turn in range(RESERVE_REFUSALS):
                 fd = accept4(state.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)

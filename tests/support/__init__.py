@@ -12,6 +12,7 @@ For all tests
     logged                    log records by event
     isolation                 a home directory for the test run; fails it for files left elsewhere
     hypothesis_profiles       profiles of hypothesis
+    figures                   what tests have counted, printed for the documentation
 
 Clients
     raw_client                a raw socket driven by the loop
