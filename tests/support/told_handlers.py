@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +25,10 @@ with (TOLD / "imports").open("a") as imports:
 
 
 class WhoProtocol(asyncio.Protocol):
-    """Greets with its process id; then it echoes, and is busy between ``begin`` and ``end``."""
+    """Greets with its process id; then it echoes, and is busy between ``begin`` and ``end``.
+
+    For ``crash`` the process crashes, for ``block SECONDS`` it stands still.
+    """
 
     busy = False
 
@@ -38,6 +42,8 @@ class WhoProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if b"crash" in data:
             os.kill(os.getpid(), signal.SIGSEGV)
+        if data.startswith(b"block "):
+            time.sleep(float(data[6:]))
         self.busy = (self.busy or b"begin" in data) and b"end" not in data
         self.transport.write(data)
 
