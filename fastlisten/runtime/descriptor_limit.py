@@ -16,6 +16,9 @@ __all__ = ["raise_descriptor_limit"]
 #: handlers open to deliver mail.
 _KEPT_FOR_HANDLERS = 256
 
+#: Descriptors of a worker for each worker: for waking it and those that replace it.
+_PER_WORKER = 3
+
 
 def raise_descriptor_limit(config: Config) -> str:
     """Raise the soft limit of open files to the hard limit.
@@ -37,12 +40,20 @@ def raise_descriptor_limit(config: Config) -> str:
     # Not all of them at a time if there is a total.
     written = min(written, config.process["server.total-connections"] or written)
     kept = binds + _KEPT_FOR_HANDLERS + _open_files()
-    if written + kept <= hard:
+    workers = config.workers
+    if workers > 1:
+        kept += _PER_WORKER * workers
+    room = workers * max(1, hard - kept)
+    if written <= room:
         return ""
+    who = (
+        f"this process may open {hard} files (RLIMIT_NOFILE) and keeps"
+        if workers == 1
+        else f"each of {workers} workers may open {hard} files (RLIMIT_NOFILE) and keeps"
+    )
     return (
-        f"max-connections add up to {written}, but this process may open {hard} files "
-        f"(RLIMIT_NOFILE) and keeps {kept} of them: accepting stops at {max(1, hard - kept)} "
-        "connections"
+        f"max-connections add up to {written}, but {who} {kept} of them: accepting stops at "
+        f"{room} connections"
     )
 
 

@@ -137,6 +137,20 @@ def test_stop_while_the_first_worker_starts(tmp_path: Path) -> None:
     assert two.program.out == ""
 
 
+def test_limits_above_the_descriptor_limit_of_all_workers_warn(tmp_path: Path) -> None:
+    limited = ["sh", "-c", 'ulimit -n 600; exec "$@"', "sh"]
+    # 500 are too many for one worker (test_serve_program.py), not for two.
+    for limit, warnings in ((500, 0), (700, 1)):
+        directory = tmp_path / str(limit)
+        directory.mkdir()
+        text = WHO + f"max-connections = {limit}\n"
+        with workers(directory, 2, text, wrapper=limited) as server:
+            assert server.end() == 0
+            lines = [one for one in server.err.splitlines() if "RLIMIT_NOFILE" in one]
+        assert len(lines) == warnings
+    assert "add up to 700, but each of 2 workers may open 600 files (RLIMIT_NOFILE)" in lines[0]
+
+
 def test_library_has_one_worker() -> None:
     handler = WHO.replace("told_handlers:Told", "serving_handlers:Echo")
     config = loads(f"[server]\nworkers = 2\n{handler}")
