@@ -1,15 +1,14 @@
 """Hold a very large number of connections and use each once: ``python -m benchmarks.hold``.
 
 Rules of this file: one run, not a comparison, and no process is pinned to a core. It reports memory
-and whether every connection answered. Each server process has its own port and its own load
-generator. Servers could share one port (SO_REUSEPORT), but the kernel balances only roughly, and a
-process has a limited number of descriptors; with equal shares, 11 processes are always enough for
-200,000 connections. How worker processes share a connection limit is not measured here.
+and whether every connection answered. With ``--workers``, the workers of one server share a port
+and a limit (`hold_workers.py`). Else each server process has its own port and its own load
+generator, so that all have equal shares, whatever the candidate.
 
 Every process started here ends when its standard input does, so also when this program is killed.
-(After a kill, a directory with a key remains, which nobody trusts.)
+(After a kill, a directory with a key or a configuration remains, which nobody trusts.)
 
-Usage: ``python -m benchmarks.hold [--connections N] [--processes N] [--candidate NAME]``
+Usage: ``python -m benchmarks.hold [--connections N] [--processes N | --workers N] [OPTION]...``
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from typing import Any
 
 from benchmarks.build import BuildError, build
 from benchmarks.certificates import ALGORITHMS, CertificateError, make_certificates
+from benchmarks.hold_workers import ROOM, WORKER_CANDIDATES, hold_workers, meminfo
 from benchmarks.machine import facts
-from benchmarks.measure import held_connections
 from benchmarks.process import Load, MeasurementError, Server, end_when_told
 from benchmarks.workloads import CANDIDATES, GREETING, SOURCES, TLS_CANDIDATES
 
@@ -48,9 +47,6 @@ SETTLE = 1.0
 #: The candidates to choose from.
 SERVING = ("fastlisten", "fastlisten lazy", "uvloop", "asyncio", "C epoll")
 
-#: The most descriptors that one process is expected to use.
-_ROOM = held_connections(10_000_000)
-
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -62,8 +58,13 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--processes",
         type=int,
-        default=PROCESSES,
-        help="servers, and as many clients (%(default)s)",
+        help=f"servers, each on a port of its own, and as many clients ({PROCESSES})",
+    )
+    parser.add_argument(
+        "--workers", type=int, help="instead: workers of one server, which share a port"
+    )
+    parser.add_argument(
+        "--descriptors", type=int, default=0, help="most open files of each worker (as here)"
     )
     parser.add_argument(
         "--candidate",
@@ -74,29 +75,41 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tls", default="", choices=["", *ALGORITHMS], help="key of the servers")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     given = parser.parse_args(words)
+    if given.workers is not None:
+        _check_workers(parser, given)
+        return given
+    if given.descriptors:
+        parser.error("--descriptors is for --workers")
+    given.processes = PROCESSES if given.processes is None else given.processes
     if given.processes < 1 or given.connections < given.processes:
         parser.error("there must be at least one process, and a connection for each")
     share = -(-given.connections // given.processes)
-    if share > _ROOM:
-        needed = -(-given.connections // _ROOM)
+    if share > ROOM:
+        needed = -(-given.connections // ROOM)
         parser.error(
-            f"a process has room for {_ROOM:,} connections here (its limit of descriptors), not "
+            f"a process has room for {ROOM:,} connections here (its limit of descriptors), not "
             f"for {share:,}: --processes {needed}"
         )
     return given
 
 
+def _check_workers(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    if given.processes is not None or given.tls:
+        parser.error("--workers is without --processes and --tls")
+    if given.candidate not in WORKER_CANDIDATES:
+        parser.error(f"--workers is for the candidates {', '.join(WORKER_CANDIDATES)}")
+    if given.candidate == "uvloop" and given.descriptors:
+        parser.error("--descriptors is for fastlisten")
+    if given.workers < 2 or given.connections < given.workers:
+        parser.error("there must be at least two workers, and a connection for each")
+    room = min(ROOM, given.descriptors or ROOM)
+    if given.connections > given.workers * room:
+        needed = -(-given.connections // room)
+        parser.error(f"a worker has room for {room:,} connections here: --workers {needed}")
+
+
 def _say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
-
-
-def _meminfo(name: str) -> int:
-    """Return a line of /proc/meminfo in bytes."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key == name:
-            return int(value.split()[0]) * 1024
-    raise MeasurementError(f"/proc/meminfo has no {name}")
 
 
 def _memory(servers: Sequence[Server]) -> dict[str, int]:
@@ -105,7 +118,7 @@ def _memory(servers: Sequence[Server]) -> dict[str, int]:
     return {
         "user": sum(weight["Private_Dirty"] for weight in weights),
         "pss": sum(weight["Pss"] for weight in weights),
-        "slab": _meminfo("Slab"),
+        "slab": meminfo("Slab"),
     }
 
 
@@ -200,12 +213,13 @@ def _text(found: dict[str, Any]) -> str:
         return f"{more / 2**20:,.0f} MiB, {more / count / ends:,.0f} B per connection"
 
     lines = [
-        ("connections", f"{count:,} to {found['processes']} processes, each with its own port"),
+        ("connections", f"{count:,} to {_servers(found)}"),
         ("served by", found["candidate"] + (f", TLS {found['tls']}" if found["tls"] else "")),
         ("opened in", f"{found['opening']:.1f} s, {count / found['opening']:,.0f} per second"),
         ("answered", f"all {found['answered']:,}, in {found['answering']:.1f} s"),
         ("user memory", f"{grown('user', resting)} (growth of Private_Dirty)"),
         ("after answers", grown("user", after)),
+        *_spread(found),
         ("whole servers", f"{after['pss'] / 2**20:,.0f} MiB (Pss)"),
         (
             "kernel memory",
@@ -216,11 +230,41 @@ def _text(found: dict[str, Any]) -> str:
     return "\n".join(f"{name:14} {value}" for name, value in lines)
 
 
+def _servers(found: dict[str, Any]) -> str:
+    if "workers" not in found:
+        return f"{found['processes']} processes, each with its own port"
+    limit = f" of {found['descriptors']:,} descriptors" if found["descriptors"] else ""
+    return (
+        f"one port of {found['workers']} workers{limit}, from {found['clients']} client processes"
+    )
+
+
+def _spread(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the lines that only a server with workers has."""
+    if "workers" not in found:
+        return []
+    counts, parent = found["counts"], found["after"]
+    most = f"{min(counts):,} to {max(counts):,}, at most {found['share']:.3f} times the share"
+    return [
+        ("of a worker", most),
+        (
+            "supervisor",
+            f"{parent['parent'] / 2**20:,.0f} MiB (Private_Dirty), "
+            f"{parent['parent pss'] / 2**20:,.0f} MiB (Pss)",
+        ),
+    ]
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run and report; return the exit status: 0 if every connection answered, else 1."""
     given = _arguments(words)
     try:
-        found = hold(given.connections, given.processes, given.candidate, given.tls)
+        if given.workers is None:
+            found = hold(given.connections, given.processes, given.candidate, given.tls)
+        else:
+            found = hold_workers(
+                given.connections, given.workers, given.candidate, given.descriptors
+            )
     except (BuildError, CertificateError, MeasurementError, OSError) as error:
         _say(str(error))
         return 1

@@ -23,7 +23,16 @@ from typing import IO, Any, Self
 
 from benchmarks.build import LOADGEN, ROOT
 
-__all__ = ["Load", "MeasurementError", "Server", "Usage", "descendants", "end_when_told"]
+__all__ = [
+    "Load",
+    "MeasurementError",
+    "Server",
+    "Usage",
+    "descendants",
+    "end_when_told",
+    "memory_of",
+    "usage_of",
+]
 
 #: Longest wait for a line from a child, in seconds: much longer than any run takes.
 PATIENCE = 180.0
@@ -80,7 +89,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _usage_of(pid: int, *, children: bool = False) -> Usage:
+def usage_of(pid: int, *, children: bool = False) -> Usage:
     """Return the processor time of a process so far.
 
     From /proc/PID/task/*/schedstat, in nanoseconds; the split between user and kernel mode from
@@ -104,6 +113,21 @@ def _usage_of(pid: int, *, children: bool = False) -> Usage:
         cpu += (user_ended + system_ended) * 1_000_000_000 // TICK
         user += user_ended
     return Usage(cpu / 1e9, user / TICK, delay / 1e9)
+
+
+def memory_of(pid: int) -> dict[str, int]:
+    """Return `Private_Dirty`, `Pss` and `AnonHugePages` of a process in bytes, from smaps_rollup.
+
+    Raises:
+        FileNotFoundError, ProcessLookupError: it has ended.
+    """
+    wanted = {"Private_Dirty", "Pss", "AnonHugePages"}
+    found: dict[str, int] = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key in wanted:
+            found[key] = int(value.split()[0]) * 1024
+    return found
 
 
 class Child:
@@ -188,6 +212,10 @@ class Server(Child):
     The first line that it prints is the port, followed by the id of the process that serves, if
     that is another one, and by the word "tree", if its descendants serve. A candidate that cannot
     serve prints a sentence that says why.
+
+    Attributes:
+        port: of 127.0.0.1.
+        serving: the process that serves, or whose descendants do.
     """
 
     def __init__(self, command: Sequence[str], core: int | None) -> None:
@@ -198,7 +226,7 @@ class Server(Child):
             if not port.isdecimal():
                 raise MeasurementError(line)
             self.port = int(port)
-            self._serving = int(who[0]) if who else self.pid
+            self.serving = int(who[0]) if who else self.pid
             self._tree = who[1:] == ["tree"]
         except MeasurementError:
             self.close()
@@ -207,11 +235,11 @@ class Server(Child):
     def usage(self) -> Usage:
         """Return its processor time so far; for a tree, that of all its processes."""
         if not self._tree:
-            return _usage_of(self._serving)
+            return usage_of(self.serving)
         total = Usage(0.0, 0.0, 0.0)
-        for pid in (self._serving, *descendants(self._serving)):
+        for pid in (self.serving, *descendants(self.serving)):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                total += _usage_of(pid, children=True)
+                total += usage_of(pid, children=True)
         return total
 
     def settled(self) -> Usage:
@@ -227,22 +255,15 @@ class Server(Child):
         return before
 
     def memory(self) -> dict[str, int]:
-        """Return `Private_Dirty`, `Pss` and `AnonHugePages` in bytes, from smaps_rollup.
+        """Return its memory as `memory_of` does.
 
         Raises:
             MeasurementError: it has ended.
         """
-        wanted = {"Private_Dirty", "Pss", "AnonHugePages"}
-        found: dict[str, int] = {}
         try:
-            lines = Path(f"/proc/{self._serving}/smaps_rollup").read_text().splitlines()
+            return memory_of(self.serving)
         except (FileNotFoundError, ProcessLookupError):
             raise MeasurementError(f"ended while serving: {self.command}") from None
-        for line in lines:
-            key, _, value = line.partition(":")
-            if key in wanted:
-                found[key] = int(value.split()[0]) * 1024
-        return found
 
 
 class Load(Child):

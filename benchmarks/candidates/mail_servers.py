@@ -14,22 +14,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
 import pwd
-import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
+from benchmarks.candidates.process_tree import (
+    await_end,
+    give_up,
+    kill_descendants,
+    reap_orphans,
+)
 from benchmarks.deliveries import RUN
-from benchmarks.process import descendants, end_when_told
+from benchmarks.process import end_when_told
 
 #: Where distributions put administrators' programs.
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
@@ -39,9 +41,6 @@ USER = "mail"
 
 #: Seconds that a server has to start and greet, and to end.
 PATIENCE = 20.0
-
-# <sys/prctl.h>: orphaned descendants become children of this process.
-PR_SET_CHILD_SUBREAPER = 36
 
 DOVECOT_2_3 = """\
 base_dir = {place}/run
@@ -150,7 +149,7 @@ postlog unix-dgram n - n - 1 postlogd
 def _dovecot(place: Path, **values: object) -> list[str]:
     """Write Dovecot's configuration; return its command."""
     if not any(Path(library, "dovecot/lmtp").exists() for library in ("/usr/lib", "/usr/libexec")):
-        _give_up("Dovecot's lmtp is not installed (Debian: dovecot-lmtpd)")
+        give_up("Dovecot's lmtp is not installed (Debian: dovecot-lmtpd)")
     program = _program("dovecot")
     # "2.3.19.1 (9b53102964)"; older ones than 2.3 are not expected.
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
@@ -170,19 +169,13 @@ def _postfix(place: Path, **values: object) -> list[str]:
     return [_program("postfix"), "-c", str(place / "etc"), "start-fg"]
 
 
-def _give_up(reason: str) -> NoReturn:
-    """Exit; print the reason in place of the port."""
-    print(reason, flush=True)
-    sys.exit(1)
-
-
 SERVERS: dict[str, Callable[..., list[str]]] = {"dovecot": _dovecot, "postfix": _postfix}
 
 
 def _program(name: str) -> str:
     program = shutil.which(name, path=PATH)
     if program is None:
-        _give_up(f"{name} is not installed")
+        give_up(f"{name} is not installed")
     return program
 
 
@@ -202,23 +195,8 @@ def _await_greeting(port: int, process: subprocess.Popen[bytes], log: Path) -> N
                 return
         if process.poll() is not None or time.monotonic() > until:
             tail = log.read_text().splitlines()[-3:] if log.exists() else []
-            _give_up(f"it sends no greeting: {' / '.join(tail)}")
+            give_up(f"it sends no greeting: {' / '.join(tail)}")
         time.sleep(0.02)
-
-
-def _await_end() -> None:
-    """Wait until standard input ends, or for SIGTERM.
-
-    A signal that arrives just before a blocking read is handled after it. Its byte in this pipe is
-    there in any case.
-    """
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    signal.set_wakeup_fd(write)
-    while True:
-        ready, _, _ = select.select([sys.stdin, read], [], [])
-        if sys.stdin in ready and not os.read(sys.stdin.fileno(), 4096):
-            return
 
 
 def main() -> None:
@@ -229,14 +207,14 @@ def main() -> None:
     parser.add_argument("--lmtp", action="store_true", help="required for Dovecot")
     given = parser.parse_args()
     if os.geteuid() != 0:
-        _give_up("Dovecot and Postfix must be started by root")
+        give_up("Dovecot and Postfix must be started by root")
     data, user, port = Path(given.data), pwd.getpwnam(USER), _free_port()
     data.chmod(0o755)  # the servers' own users must be able to traverse it
     for name in ("mail", RUN):
         (data / name).mkdir()
     shutil.chown(data / "mail", user.pw_uid, user.pw_gid)
     end_when_told()
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    reap_orphans()
     command = SERVERS[given.server](
         data / RUN, data=data, uid=user.pw_uid, gid=user.pw_gid, port=port
     )
@@ -247,15 +225,9 @@ def main() -> None:
     try:
         _await_greeting(port, process, data / RUN / "log")
         print(port, os.getpid(), "tree", flush=True)
-        _await_end()
+        await_end()
     finally:
-        # Orphans become our children, so new ones may appear while others end.
-        while left := descendants(os.getpid()):
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.wait()
+        kill_descendants()
 
 
 if __name__ == "__main__":

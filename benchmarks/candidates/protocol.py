@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import Callable
 from typing import ClassVar, cast
 
-__all__ = ["Echo", "greeting_echo", "slow_every"]
+__all__ = ["Echo", "greeting_echo", "slow_every", "worker_greeting"]
 
 
 class Echo(asyncio.Protocol):
@@ -48,6 +49,11 @@ def greeting_echo(greeting: bytes) -> type[Echo]:
 
     GreetingEcho.greeting = greeting
     return GreetingEcho
+
+
+def worker_greeting() -> bytes:
+    """Return a greeting that ends with the id of this process, as ``loadgen --tally`` counts it."""
+    return f"220 mail.example.org ESMTP ready {os.getpid()}\r\n".encode()
 
 
 def slow_every(every: int, seconds: float, kind: type[Echo]) -> Callable[[], Echo]:

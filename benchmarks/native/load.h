@@ -26,6 +26,13 @@ enum { LOAD_TICK = 20 };
 /* Latencies are counted in 2^5 = 32 steps per octave of nanoseconds: an error below 3.2 %. */
 enum { LATENCY_BITS = 5, LATENCY_BUCKETS = 64 << LATENCY_BITS };
 
+/* The longest wait in milliseconds while connections are begun at a rate: a short one, because those
+ * that are due meanwhile begin all at once. */
+enum { LOAD_RATE_TICK = 1 };
+
+/* The most server processes that are told apart by their greetings. */
+enum { LOAD_SERVERS = 512 };
+
 /* OpenSSL's SSL; NULL stands for a plain connection. */
 struct ssl_st;
 
@@ -38,6 +45,8 @@ struct request {
     uint64_t count;       /* operations after which the measured part ends; 0: by time alone */
     uint64_t duration;    /* length of the measured part; in hold, of the whole run */
     uint64_t warm_up;     /* length of the warm-up, the same work before it */
+    double rate;          /* connections begun per second at most; 0: as fast as possible */
+    uint64_t late;        /* operations that took longer are counted; 0: none are */
     uint64_t grace;       /* longest wait for what is in flight at the end */
     size_t size;          /* echo, hold, smtp: bytes per message */
     bool greeting;        /* echo, hold: the server speaks first, a line */
@@ -48,6 +57,7 @@ struct request {
     bool pipelining;      /* smtp: MAIL, RCPT and DATA in one piece */
     bool bdat;            /* smtp: the message as one chunk of BDAT */
     bool tls;             /* TLS from the first byte */
+    bool tally;           /* count greetings by the number that they end with */
     bool spin;            /* accept, echo, smtp: never sleep */
     bool steps;           /* wait for a line before the measured part, for the end of input after */
 };
@@ -59,6 +69,12 @@ struct report {
     uint64_t refused, reset, ended, no_address, tls, replies, failed, unfinished;
     uint64_t begun, finished; /* monotonic clock */
     uint64_t latency[LATENCY_BUCKETS];
+    uint64_t late;
+    struct {
+        unsigned long server; /* the number that its greetings end with */
+        uint64_t count;
+    } tally[LOAD_SERVERS];
+    unsigned servers;
 };
 
 /* One connection that is kept open. */
@@ -88,7 +104,11 @@ void net_watch(int poller, int operation, int fd, uint32_t events, uint32_t data
 int net_wait(int poller, struct epoll_event *events, const struct request *request);
 void net_blame(struct report *report, int error);
 void net_abort(int fd);
-void net_record(struct report *report, uint64_t nanoseconds);
+void net_record(const struct request *request, struct report *report, uint64_t nanoseconds);
+/* How many connections may have been begun by now, if the first was due at `since`. */
+uint64_t net_due(const struct request *request, uint64_t since);
+/* Count a greeting for the server that it names. */
+void net_tally(struct report *report, const char *greeting, size_t length);
 uint64_t net_percentile(const struct report *report, double fraction);
 
 extern const bool tls_built; /* this program supports TLS */

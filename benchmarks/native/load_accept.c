@@ -73,7 +73,8 @@ static bool lose(struct work *work, unsigned index, struct report *report, int e
 }
 
 /* The exchange is complete: close, after close_notify with TLS; true if the slot is free. */
-static bool leave(struct work *work, unsigned index, struct report *report)
+static bool leave(struct work *work, unsigned index, const struct request *request,
+                  struct report *report)
 {
     struct attempt *attempt = &work->attempts[index];
     if (attempt->tls != NULL && !attempt->leaving) {
@@ -81,7 +82,7 @@ static bool leave(struct work *work, unsigned index, struct report *report)
         tls_say_goodbye(attempt->tls);
         return false;
     }
-    net_record(report, net_now() - attempt->begun);
+    net_record(request, report, net_now() - attempt->begun);
     end(work, index);
     return true;
 }
@@ -115,7 +116,7 @@ static bool look(struct work *work, unsigned index, const struct request *reques
         return false;
     if (got <= 0) {
         if (attempt->leaving && got == 0)
-            return leave(work, index, report);
+            return leave(work, index, request, report);
         return lose(work, index, report, got < 0 ? errno : 0);
     }
     report->bytes += (uint64_t)got;
@@ -124,12 +125,14 @@ static bool look(struct work *work, unsigned index, const struct request *reques
             attempt->awaited -= (size_t)got;
             return false;
         }
-        return leave(work, index, report);
+        return leave(work, index, request, report);
     }
     if (memchr(bytes, '\n', (size_t)got) == NULL)
         return false;
+    if (request->tally)
+        net_tally(report, bytes, (size_t)got);
     if (work->say_length == 0)
-        return leave(work, index, report);
+        return leave(work, index, request, report);
     /* A line always fits into an empty send buffer. */
     if (stream_send(attempt->fd, attempt->tls, request->say, work->say_length) !=
         (ssize_t)work->say_length)
@@ -138,25 +141,41 @@ static bool look(struct work *work, unsigned index, const struct request *reques
     return false;
 }
 
-/* Keep all slots busy until the time or the count is reached, then wait for the remaining ones. */
+/* Begin what is due in the slots that are free. */
+static void fill(struct work *work, const struct request *request, struct report *report,
+                 uint64_t since, uint64_t count)
+{
+    uint64_t due = net_due(request, since);
+    for (unsigned i = 0; i < request->in_flight; i++) {
+        if (work->begun >= due || (count != 0 && work->begun >= count))
+            return;
+        if (work->attempts[i].fd < 0)
+            begin(work, i, request, report);
+    }
+}
+
+/* Keep all slots busy, or begin connections at a rate, until the time or the count is reached; then
+ * wait for the remaining ones. */
 static void run(struct work *work, const struct request *request, struct report *report,
                 uint64_t duration, uint64_t count)
 {
     static struct epoll_event events[LOAD_EVENTS];
-    uint64_t now = net_now();
+    uint64_t now = net_now(), since = now;
     uint64_t until = now + duration, last = until + request->grace;
     work->begun = 0;
-    for (unsigned i = 0; i < request->in_flight && (count == 0 || work->begun < count); i++)
-        begin(work, i, request, report);
-    while (work->active != 0) {
+    fill(work, request, report, since, count);
+    while (work->active != 0 ||
+           (request->rate > 0 && now < until && (count == 0 || work->begun < count))) {
         int ready = net_wait(work->poller, events, request);
         now = net_now();
         for (int i = 0; i < ready; i++) {
             unsigned index = events[i].data.u32;
-            if (look(work, index, request, report) && now < until &&
+            if (look(work, index, request, report) && request->rate == 0 && now < until &&
                 (count == 0 || work->begun < count))
                 begin(work, index, request, report);
         }
+        if (request->rate > 0 && now < until)
+            fill(work, request, report, since, count);
         if (now >= last)
             break;
     }

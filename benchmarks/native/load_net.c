@@ -102,7 +102,8 @@ void net_watch(int poller, int operation, int fd, uint32_t events, uint32_t data
 /* Wait for events, at most LOAD_EVENTS; their number, possibly none. */
 int net_wait(int poller, struct epoll_event *events, const struct request *request)
 {
-    int ready = epoll_wait(poller, events, LOAD_EVENTS, request->spin ? 0 : LOAD_TICK);
+    int tick = request->spin ? 0 : request->rate > 0 ? LOAD_RATE_TICK : LOAD_TICK;
+    int ready = epoll_wait(poller, events, LOAD_EVENTS, tick);
     if (ready < 0 && errno != EINTR)
         net_die("epoll_wait");
     return ready < 0 ? 0 : ready;
@@ -117,8 +118,10 @@ void net_abort(int fd)
 }
 
 /* Count one finished operation. */
-void net_record(struct report *report, uint64_t nanoseconds)
+void net_record(const struct request *request, struct report *report, uint64_t nanoseconds)
 {
+    if (request->late != 0 && nanoseconds > request->late)
+        report->late++;
     unsigned bucket = (unsigned)nanoseconds;
     if (nanoseconds >> LATENCY_BITS != 0) {
         unsigned octave = 63u - (unsigned)__builtin_clzll(nanoseconds);
@@ -128,6 +131,32 @@ void net_record(struct report *report, uint64_t nanoseconds)
     }
     report->latency[bucket]++;
     report->operations++;
+}
+
+uint64_t net_due(const struct request *request, uint64_t since)
+{
+    if (request->rate == 0)
+        return UINT64_MAX;
+    return 1 + (uint64_t)(request->rate * (double)(net_now() - since) / 1e9);
+}
+
+void net_tally(struct report *report, const char *greeting, size_t length)
+{
+    while (length != 0 && (greeting[length - 1] == '\n' || greeting[length - 1] == '\r'))
+        length--;
+    unsigned long server = 0, place = 1;
+    for (; length != 0 && greeting[length - 1] >= '0' && greeting[length - 1] <= '9'; place *= 10)
+        server += place * (unsigned long)(greeting[--length] - '0');
+    unsigned i = 0;
+    while (i < report->servers && report->tally[i].server != server)
+        i++;
+    if (i == LOAD_SERVERS) {
+        fputs("loadgen: greetings of too many servers\n", stderr);
+        exit(1);
+    }
+    if (i == report->servers)
+        report->tally[report->servers++].server = server;
+    report->tally[i].count++;
 }
 
 /* The lower edge of the step in which this fraction of the operations is reached. */

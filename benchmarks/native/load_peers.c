@@ -59,6 +59,8 @@ static enum progress opened(struct peers *peers, unsigned index, const struct re
         }
         if (memchr(scratch, '\n', (size_t)got) == NULL)
             return PROGRESS_MORE;
+        if (request->tally)
+            net_tally(report, scratch, (size_t)got);
     } else {
         socklen_t length = sizeof error;
         if (getsockopt(peer->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0)
@@ -91,7 +93,8 @@ void peers_open(struct peers *peers, const struct request *request, struct repor
     peers->message = message;
     report->begun = net_now();
     while ((begun < peers->count || opening != 0) && net_now() < last) {
-        for (; begun < peers->count && opening < request->in_flight; begun++) {
+        uint64_t due = net_due(request, report->begun);
+        for (; begun < peers->count && begun < due && opening < request->in_flight; begun++) {
             struct peer *peer = &peers->all[begun];
             peer->fd = net_connect(request, report);
             if (peer->fd < 0)
@@ -105,9 +108,7 @@ void peers_open(struct peers *peers, const struct request *request, struct repor
             net_watch(peers->poller, EPOLL_CTL_ADD, peer->fd,
                       request->greeting && !request->tls ? EPOLLIN : EPOLLOUT, begun);
         }
-        int ready = epoll_wait(peers->poller, events, LOAD_EVENTS, LOAD_TICK);
-        if (ready < 0 && errno != EINTR)
-            net_die("epoll_wait");
+        int ready = net_wait(peers->poller, events, request);
         for (int i = 0; i < ready; i++) {
             unsigned index = events[i].data.u32;
             if (peers->all[index].open) {
@@ -124,7 +125,7 @@ void peers_open(struct peers *peers, const struct request *request, struct repor
                 continue;
             opening--;
             if (progress == PROGRESS_DONE)
-                net_record(report, net_now() - peers->all[index].begun);
+                net_record(request, report, net_now() - peers->all[index].begun);
         }
     }
     for (unsigned i = 0; i < begun; i++)
@@ -204,6 +205,6 @@ enum progress peers_progress(struct peers *peers, unsigned index, uint32_t event
     if (!peer->busy || peer->received < request->size)
         return PROGRESS_MORE;
     peer->busy = false;
-    net_record(report, net_now() - peer->begun);
+    net_record(request, report, net_now() - peer->begun);
     return PROGRESS_DONE;
 }

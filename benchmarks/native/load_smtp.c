@@ -189,7 +189,7 @@ static int proceed(struct work *work, unsigned index, const struct request *requ
     case STEP_DATA:
         return say(work, index, work->message);
     case STEP_MESSAGE:
-        net_record(report, net_now() - session->begun);
+        net_record(request, report, net_now() - session->begun);
         if (--session->left == 0)
             return say(work, index, work->quit);
         session->begun = net_now();

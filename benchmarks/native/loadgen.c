@@ -37,6 +37,9 @@ static const char USAGE[] =
     "  --duration SECONDS   length of the measured part, of the whole in hold, at most 3600 (2)\n"
     "  --count N            operations after which it ends earlier, 0 for no such end (0)\n"
     "  --warm-up SECONDS    the same work before it, not counted (0)\n"
+    "  --rate N             accept, silent, hold: connections begun per second at most, 0 for as\n"
+    "                       many as possible (0)\n"
+    "  --late SECONDS       operations that took longer are counted, 0 for none (0)\n"
     "  --grace SECONDS      how long to wait for what is under way at the end (5)\n"
     "  --say TEXT           accept: a line, CR LF is added, that the server echoes\n"
     "  --messages N         smtp: messages per session (1)\n"
@@ -46,6 +49,8 @@ static const char USAGE[] =
     "  --tls                TLS from the first byte: a full handshake, the certificate is not\n"
     "                       verified; accept and silent end with close_notify on both sides\n"
     "  --greeting           echo, hold: the server speaks first, one line\n"
+    "  --tally              accept, silent, hold: count greetings by the number that they end\n"
+    "                       with, which tells servers apart\n"
     "  --lmtp               smtp: LMTP instead (LHLO)\n"
     "  --pipelining         smtp: MAIL, RCPT and DATA are sent in one piece\n"
     "  --bdat               smtp: the message is one chunk of BDAT (RFC 3030) instead of DATA\n"
@@ -59,6 +64,8 @@ static const char USAGE[] =
     "silent, open) or answered messages (echo, ping, smtp), counted when finished; \"errors\" by\n"
     "kind: refused, reset, ended (by the server), no_address (ports used up), tls, reply (not the\n"
     "expected code), other, unfinished.\n"
+    "\"late\" and \"tally\" (by the greetings' number) are there if they were asked for and are not\n"
+    "empty.\n"
     "exit status: 0 when the mode ran, whatever the errors; 1 when it could not; 2 for a wrong\n"
     "command line.\n";
 
@@ -133,6 +140,13 @@ void step_report(const char *event, const struct report *report, unsigned open)
     printf("\"latency_us\": {\"p50\": %.1f, \"p99\": %.1f, \"max\": %.1f}",
            (double)net_percentile(report, 0.5) / 1e3, (double)net_percentile(report, 0.99) / 1e3,
            (double)net_percentile(report, 1.0) / 1e3);
+    if (report->late != 0)
+        printf(", \"late\": %llu", (unsigned long long)report->late);
+    for (unsigned i = 0; i < report->servers; i++)
+        printf("%s\"%lu\": %llu", i == 0 ? ", \"tally\": {" : ", ", report->tally[i].server,
+               (unsigned long long)report->tally[i].count);
+    if (report->servers != 0)
+        printf("}");
     tls_report();
     puts("}");
     fflush(stdout);
@@ -150,6 +164,7 @@ static int option(struct request *request, char **words, int left)
                  : strcmp(name, "--lmtp") == 0       ? &request->lmtp
                  : strcmp(name, "--pipelining") == 0 ? &request->pipelining
                  : strcmp(name, "--bdat") == 0       ? &request->bdat
+                 : strcmp(name, "--tally") == 0      ? &request->tally
                                                      : NULL;
     if (flag != NULL) {
         *flag = true;
@@ -172,6 +187,10 @@ static int option(struct request *request, char **words, int left)
         request->size = (size_t)number(value, 1, 1 << 30);
     else if (strcmp(name, "--duration") == 0)
         request->duration = seconds(value);
+    else if (strcmp(name, "--rate") == 0)
+        request->rate = number(value, 0, 1e6);
+    else if (strcmp(name, "--late") == 0)
+        request->late = seconds(value);
     else if (strcmp(name, "--count") == 0)
         request->count = (uint64_t)number(value, 0, 1e15);
     else if (strcmp(name, "--warm-up") == 0)
@@ -221,6 +240,8 @@ int main(int count, char **words)
         usage("no such mode");
     if (request.say != NULL && !accept)
         usage("--say is for accept");
+    if ((request.rate > 0 || request.tally) && !accept && !silent && !hold)
+        usage("--rate and --tally are for accept, silent and hold");
     if (request.greeting && !echo && !hold)
         usage("--greeting is for echo and hold; the others always read one");
     if ((request.lmtp || request.pipelining || request.bdat) && !smtp)
