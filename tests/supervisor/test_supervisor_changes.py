@@ -37,7 +37,6 @@ ALL = pytest.mark.parametrize(
         (PAUSE, "pause", "paused"),
         (RESUME, "resume", "resumed"),
         (DRAIN, "drain", "drained"),
-        (LIMIT, "set_limit", "given the new limit"),
     ],
 )
 
@@ -47,7 +46,7 @@ def test_change_is_done_when_every_worker_has_made_it(call: Call, method: str, w
     supervisor = Supervisor(workers=3)
     supervisor.worker(2).hung = True
     outcome = supervisor.begin(call(supervisor.control))
-    arguments = {"id": "a", "by": "me"} | ({"limit": 7} if method == "set_limit" else {})
+    arguments = {"id": "a", "by": "me"}
     assert supervisor.worker(0).requests == [(method, arguments)]
     supervisor.worker(2).wake()
     outcome.result()
@@ -125,7 +124,7 @@ def test_no_worker_that_serves(call: Call, method: str, words: str) -> None:
         supervisor.result(lambda: call(supervisor.control))
 
 
-@pytest.mark.parametrize("call", [PAUSE, RESUME, LIMIT])
+@pytest.mark.parametrize("call", [PAUSE, RESUME])
 def test_error_of_a_worker_is_the_answer(call: Call) -> None:
     supervisor = Supervisor()
     supervisor.worker(1).error = ImpossibleError("a", State.CLOSED, "paused")
@@ -133,12 +132,29 @@ def test_error_of_a_worker_is_the_answer(call: Call) -> None:
         supervisor.result(lambda: call(supervisor.control))
 
 
+def test_limit_needs_no_worker() -> None:
+    supervisor = Supervisor()
+    supervisor.worker(0).full = supervisor.worker(1).hung = True
+    supervisor.result(lambda: LIMIT(supervisor.control))
+    assert supervisor.limit == 7
+    # A late request would bring an old limit back.
+    assert supervisor.worker(1).unread == []
+
+
 @pytest.mark.parametrize("limit", [0, -1, 2**31])
-def test_limit_out_of_range_reaches_no_worker(limit: int) -> None:
+def test_limit_out_of_range_changes_nothing(limit: int) -> None:
     supervisor = Supervisor()
     with pytest.raises(ValueError, match=f"from 1 to 2147483647, not {limit}"):
         supervisor.result(lambda: supervisor.control.set_limit("a", limit, "me"))
-    assert supervisor.worker(0).requests == []
+    assert supervisor.limit == 100
+
+
+def test_drained_listener_gets_no_limit() -> None:
+    supervisor = Supervisor()
+    supervisor.result(lambda: DRAIN(supervisor.control))
+    with pytest.raises(ImpossibleError, match='"a" is draining and cannot be given another limit'):
+        supervisor.result(lambda: LIMIT(supervisor.control))
+    assert supervisor.limit == 100
 
 
 # --- what new workers get -------------------------------------------------------------------------
@@ -211,11 +227,14 @@ def test_worker_gets_the_reports_of_all() -> None:
 
 def test_worker_changes_all() -> None:
     supervisor = Supervisor()
-    arguments = {"id": "a", "limit": 9, "by": "127.0.0.1"}
-    supervisor.hear(100, REQUEST, {"id": 5, "method": "set_limit", "arguments": arguments})
+    arguments: Any = {"id": "a", "by": "127.0.0.1"}
+    supervisor.hear(100, REQUEST, {"id": 4, "method": "pause", "arguments": arguments})
     supervisor.deliver()
+    assert supervisor.worker(1).requests == [("pause", arguments)]
+    assert supervisor.answers.pop() == (100, {"id": 4, "result": {}})
+    arguments["limit"] = 9
+    supervisor.hear(100, REQUEST, {"id": 5, "method": "set_limit", "arguments": arguments})
     assert supervisor.limit == 9
-    assert supervisor.worker(1).requests == [("set_limit", arguments)]
     assert supervisor.answers == [(100, {"id": 5, "result": {}})]
 
 

@@ -49,8 +49,9 @@ def test_changes_reach_every_worker() -> None:
     assert asked(supervisor, command="limit", id="a", limit=9) == {"ok": True}
     assert asked(supervisor, command="pause", id="a") == {"ok": True}
     assert asked(supervisor, command="reload") == {"ok": True, "reload": {"succeeded": True}}
+    assert supervisor.limit == 9
     for worker in supervisor.workers.values():
-        assert [method for method, _ in worker.requests] == ["set_limit", "pause"]
+        assert [method for method, _ in worker.requests] == ["pause"]
 
 
 def test_change_that_a_worker_has_not_made() -> None:

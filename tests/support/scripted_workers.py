@@ -83,16 +83,12 @@ class ScriptedWorker:
         if self.error is not None:
             raise self.error
         after = {"pause": State.PAUSED, "resume": State.LISTENING, "drain": State.DRAINING}
-        if method == "set_limit":
-            # All share one limit: only the first to set it changes it.
-            before, self.supervisor.limit = self.supervisor.limit, arguments["limit"]
-            return {} if before == arguments["limit"] else {"before": before}
         if method in after:
             before_state, self.states[arguments["id"]] = (
                 self.states[arguments["id"]],
                 after[method],
             )
-            return {"before": 0} if before_state is not after[method] else {}
+            return {"changed": True} if before_state is not after[method] else {}
         return {}
 
     def report(self, id: str) -> ListenerReport:
@@ -138,6 +134,7 @@ class Supervisor:
             lambda: self.listeners,
             lambda: self.server,
             self.drained.append,
+            self._set_limit,
             lambda: self.now,
         )
         for number in range(workers):
@@ -189,6 +186,10 @@ class Supervisor:
         self.deliver()
         assert not outcome.done
         return outcome
+
+    def _set_limit(self, listener: str, limit: int) -> int:
+        before, self.limit = self.limit, limit
+        return before
 
     def _send(self, key: int, kind: str, body: Body) -> None:
         worker = self.workers[key]

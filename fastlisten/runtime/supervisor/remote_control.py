@@ -140,7 +140,7 @@ class WorkerControl:
         self._send = send
         self._worker = worker
         self.local = LocalControl(worker, self._note)
-        self._before: int | None = None
+        self._changed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def receive(self, body: Body) -> None:
@@ -183,7 +183,7 @@ class WorkerControl:
 
     async def _carry_out(self, method: str, arguments: Body) -> Body:
         local = self.local
-        self._before = None
+        self._changed = False
         match method:
             case "reports":
                 id = arguments.get("id")
@@ -197,11 +197,9 @@ class WorkerControl:
                 await local.resume(arguments["id"], arguments["by"])
             case "drain":
                 await local.drain(arguments["id"], arguments["by"])
-            case "set_limit":
-                await local.set_limit(arguments["id"], arguments["limit"], arguments["by"])
             case _:
                 raise NoAnswerError(f"the worker cannot {method}")
-        return {} if self._before is None else {"before": self._before}
+        return {"changed": True} if self._changed else {}
 
-    def _note(self, change: str, id: str, by: str, limit: int = 0, before: int = 0) -> None:
-        self._before = before
+    def _note(self, change: str, id: str, by: str) -> None:
+        self._changed = True

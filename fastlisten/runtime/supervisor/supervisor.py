@@ -211,7 +211,7 @@ class Supervisor:
         # The working directory may change.
         self._config_path = os.path.realpath(plan.config.file) if plan.config.file else ""
         self.control = SupervisorControl(
-            self._send, self._listeners, self._report, self._close_sockets
+            self._send, self._listeners, self._report, self._close_sockets, self._set_limit
         )
         self._upgrading = Upgrading(
             self._command,
@@ -835,6 +835,13 @@ class Supervisor:
             plan.certificates.expiry(),
             tuple(hung),
         )
+
+    def _set_limit(self, listener: str, limit: int) -> int:
+        """Set the limit of a listener for all workers; return the one before."""
+        assert self._arena is not None
+        places = self._plan.places(self._arena, 0, listener)
+        before, places.limit = places.limit, limit
+        return before
 
     def _close_sockets(self, listener: str) -> None:
         """Close the sockets of a listener that the workers drain: nobody accepts any more."""

@@ -21,6 +21,7 @@ from fastlisten.runtime.change_log import Change, log_change
 from fastlisten.runtime.control import (
     MAX_LIMIT,
     Control,
+    ImpossibleError,
     NoAnswerError,
     UnfinishedError,
     UnknownListenerError,
@@ -76,6 +77,7 @@ class SupervisorControl(Control):
         listeners: returns the ids of the configured listeners, in order.
         server: returns the report on the server, as far as the supervisor knows it.
         drained: called when a listener is to be drained; closes the supervisor's own sockets of it.
+        set_limit: sets the limit of a listener for all workers; returns the one before.
         clock: returns seconds that never go back.
     """
 
@@ -85,12 +87,14 @@ class SupervisorControl(Control):
         listeners: Callable[[], Collection[str]],
         server: Callable[[], ServerReport],
         drained: Callable[[str], None],
+        set_limit: Callable[[str, int], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._send = send
         self._listeners = listeners
         self._server = server
         self._close = drained
+        self._set_limit = set_limit
         self._clock = clock
         self._requests = WorkerRequests(send, clock)
         self._workers: dict[int, KnownWorker] = {}
@@ -294,11 +298,21 @@ class SupervisorControl(Control):
         await self._change("drain", "drained", id, by)
 
     async def set_limit(self, id: str, limit: int, by: str) -> None:
-        """Change the `max-connections` of a listener until the next start."""
+        """Change the `max-connections` of a listener until the next start.
+
+        Workers are not asked: it is in memory that they share, and one that reads a request late
+        would bring an old limit back.
+        """
         self._require(id)
         if not 1 <= limit <= MAX_LIMIT:
             raise ValueError(f"a limit must be from 1 to {MAX_LIMIT}, not {limit}")
-        await self._change("set_limit", "limit", id, by, limit)
+        if id in self._drained:
+            raise ImpossibleError(id, (await self.report(id)).state, "given another limit")
+        # As in `_change`.
+        self._gathering = None
+        before = self._set_limit(id, limit)
+        if before != limit:
+            log_change("limit", id, by, limit, before)
 
     def _require(self, id: str) -> None:
         if id not in self._listeners():
@@ -306,28 +320,25 @@ class SupervisorControl(Control):
         if not any(one.serving for one in self._workers.values()):
             raise NoAnswerError("no worker is running")
 
-    async def _change(self, method: str, change: Change, id: str, by: str, limit: int = 0) -> None:
+    async def _change(self, method: str, change: Change, id: str, by: str) -> None:
         # Reports that were asked for before this must not be the answer to a later request.
         self._gathering = None
-        arguments: Body = {"id": id, "by": by}
-        if limit:
-            arguments["limit"] = limit
         keys = [key for key, one in self._workers.items() if one.serving]
         numbers = {key: self._workers[key].number for key in keys}
+        arguments = {"id": id, "by": by}
         found = await self._requests.ask(keys, method, arguments, CHANGE_SECONDS)
         for key in found.lost:
             if key in self._workers:
                 self._workers[key].missed = True
                 self._repeat = self._clock() + _REPEAT
-        failed, before = _outcome(found.answers.values())
-        if before is not None:
-            log_change(change, id, by, limit, before)
+        failed, changed = _outcome(found.answers.values())
+        if changed:
+            log_change(change, id, by)
         if failed is not None:
             raise failed
         missing = sorted({numbers[key] for key in (*found.late, *found.lost)})
         if missing:
-            wanted = "given the new limit" if change == "limit" else change
-            raise UnfinishedError(id, wanted, missing)
+            raise UnfinishedError(id, change, missing)
 
     # -- requests of workers
 
@@ -401,17 +412,13 @@ async def _empty(change: Coroutine[Any, Any, None]) -> Body:
     return {}
 
 
-def _outcome(answers: Iterable[Body]) -> tuple[Exception | None, int | None]:
-    """Return the error in the answers to a change, if any, and the value before it if it was made.
-
-    The value is 0 but for a limit.
-    """
+def _outcome(answers: Iterable[Body]) -> tuple[Exception | None, bool]:
+    """Return the error in the answers to a change, if any, and whether a worker has made it."""
     failed: Exception | None = None
-    before: int | None = None
+    changed = False
     for answer in answers:
         if "error" in answer:
             failed = failed or decode_error(answer["error"])
-        elif before is None and isinstance(answer.get("result"), dict):
-            result = answer["result"]
-            before = count_in(result, "before") if "before" in result else None
-    return failed, before
+        elif isinstance(answer.get("result"), dict):
+            changed = changed or "changed" in answer["result"]
+    return failed, changed
