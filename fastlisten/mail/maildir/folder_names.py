@@ -3,7 +3,7 @@
 Rules of this file: text in, text out. A folder's name is Unicode with ``/`` between levels, such as
 ``Work/Ändern``. On the disk it is one directory beside new/ and cur/, ``.Work.&AMQ-ndern``: a dot
 before every level, in the modified UTF-7 of IMAP (RFC 3501 5.1.3), as Courier (where Maildir++
-comes from) and Dovecot write it. So a level cannot contain a dot.
+comes from) and Dovecot write it. A dot within a level is encoded too: ``v1.2`` is ``.v1&AC4-2``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ __all__ = ["FolderNameError", "directory_of", "folder_of"]
 #: NAME_MAX of every filesystem that matters, in octets.
 _NAME_MAX = 255
 
-#: What modified UTF-7 encodes, and the ampersand.
-_NOT_DIRECT = re.compile(r"[^ -%'-~]+|&")
+#: What is encoded, and the ampersand: what modified UTF-7 encodes, and dots.
+_NOT_DIRECT = re.compile(r"[^ -%'-\-/-~]+|&")
 _SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
 
 
@@ -36,8 +36,6 @@ def directory_of(name: str) -> str:
     levels = name.split("/")
     if not all(levels):
         raise FolderNameError(f"{name!r} has a level without a name")
-    if "." in name:
-        raise FolderNameError(f"{name!r} has a dot, which separates levels on the disk")
     try:
         directory = "".join("." + _encode(level) for level in levels)
     except UnicodeEncodeError as error:

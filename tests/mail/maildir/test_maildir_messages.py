@@ -187,7 +187,7 @@ def test_maildir_written_by_mailbox_module(box: Maildir) -> None:
 
 def test_folders(box: Maildir) -> None:
     assert box.folders() == []
-    for name in ("Work", "Work/2024", "Ändern", "a & b", "日本語"):
+    for name in ("Work", "Work/2024", "Ändern", "a & b", "日本語", "v1.2", "..", "x/../ä.ö"):
         folder = box.create_folder(name)
         assert (Path(folder.path) / "maildirfolder").is_file()
         assert sorted(path.name for path in Path(folder.path).iterdir() if path.is_dir()) == [
@@ -198,7 +198,9 @@ def test_folders(box: Maildir) -> None:
         assert stat.S_IMODE(os.stat(folder.path).st_mode) == 0o700
         deliver(folder, name.encode())
         assert box.create_folder(name).path == folder.path
-    assert box.folders() == sorted(["Work", "Work/2024", "Ändern", "a & b", "日本語"])
+    assert box.folders() == sorted(
+        ["Work", "Work/2024", "Ändern", "a & b", "日本語", "v1.2", "..", "x/../ä.ö"]
+    )
     for name in box.folders():
         (message,) = box.folder(name).messages()
         assert box.folder(name).read(message) == name.encode()
@@ -209,6 +211,9 @@ def test_folders(box: Maildir) -> None:
         ".&AMQ-ndern",
         ".a &- b",
         ".&ZeVnLIqe-",
+        ".v1&AC4-2",
+        ".&AC4ALg-",
+        ".x.&AC4ALg-.&AOQALgD2-",
     }
 
 
@@ -227,9 +232,7 @@ def test_other_directories_are_no_folders(box: Maildir) -> None:
     assert box.folders() == ["git", "ok"]
 
 
-@pytest.mark.parametrize(
-    "name", ["", "/", "a/", "/a", "a//b", ".", "..", "a.b", "a/../b", "\ud800"]
-)
+@pytest.mark.parametrize("name", ["", "/", "a/", "/a", "a//b", "\ud800"])
 def test_invalid_folder_name(box: Maildir, name: str) -> None:
     with pytest.raises(FolderNameError):
         box.create_folder(name)
