@@ -71,6 +71,8 @@ SMTP and mail
     engine_driver             the engine without a connection
     aiosmtpd                  handlers of aiosmtpd's kind, served by our controller or aiosmtpd's
     deliveries, logins        the post office and logins without a connection
+    mail_store                accounts of the store; what must be true of files and rows
+    killed_calls, store_kills  a process killed at every system call; changes of the store in one
     accounts                  accounts files, cheap password hashes, failing maildirs
     relay, scripted_relay     a relay with configurable replies, and one that sends anything
 

@@ -1,4 +1,17 @@
 """The store: folders, UIDs, flags and changes of an account's mail, for the protocols that read it.
 
-interface    what a protocol needs from any store
+    interface      what a protocol needs from any store
+
+The one that keeps mail in Maildirs, with an index per account in SQLite:
+
+    index          its connection, transactions, counter; power loss and restored copies
+      schema       its tables
+      account_lock the lock under which everything is changed
+      file_identity  whether a file is a copy
+    pending        file work that committed transactions imply
+    absorb         taking over what was delivered, and what other programs have done
+    folders        which there are; CREATE, DELETE, RENAME
+    rows           rows of new messages
+    files          finding, listing and inspecting files
+    letters        flags in the names of files
 """

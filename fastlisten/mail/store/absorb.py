@@ -1,0 +1,306 @@
+"""Taking over what is in the directories of a folder: what was delivered, what others have done.
+
+Rules of this file: blocking; it takes the lock, for `LARGEST_SLICE` messages at a time. `look` does
+all of it. What it finds in new/ gets UIDs in the order of the numbers in the names, is inserted,
+committed, and then renamed into cur/. A file in new/ that the index knows is one whose rename a
+crash has prevented.
+
+Other programs (Dovecot, mutt, mbsync, a restored backup) add, rename and remove files in cur/. A
+message that they removed is gone if two settled listings (files.py) lack it. A listing is used for
+several slices, so each of its names is looked at again under the lock.
+
+Whether to list cur/ at all is decided by its time, which is noted after a look and after our own
+changes (pending.py). It need not change twice within a tick of the kernel, so that a `thorough`
+look, now and then, is needed all the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.maildir.spool import unique_name
+from fastlisten.mail.store.files import (
+    INFO_ROOM,
+    Found,
+    Listing,
+    found_in_new,
+    inspect,
+    path_of,
+    rename,
+    times_of,
+)
+from fastlisten.mail.store.index import LARGEST_SLICE, Index
+from fastlisten.mail.store.pending import box_of
+from fastlisten.mail.store.rows import NewMessage, insert_messages
+from fastlisten.mail.store.schema import Op
+
+__all__ = ["Looked", "arrival_order", "look"]
+
+logger = logging.getLogger("fastlisten.mail")
+
+#: NAME_MAX of every filesystem that matters, in octets.
+_NAME_MAX = 255
+
+_Item = TypeVar("_Item")
+
+_NUMBERS = re.compile(r"([0-9]+)")
+
+
+@dataclass(slots=True)
+class Looked:
+    """What a look has found.
+
+    Attributes:
+        arrived: messages that are new in the index.
+        changed: messages whose flags have changed.
+        gone: messages that have been removed.
+        again: something may be missing, but a directory has changed too recently to tell.
+    """
+
+    arrived: int = 0
+    changed: int = 0
+    gone: int = 0
+    again: bool = False
+
+
+def arrival_order(name: str) -> list[Any]:
+    """Return a sort key of a file's name: its numbers count as numbers.
+
+    Seconds come first in names, then microseconds, which are not padded (maildir(5)).
+    """
+    parts: list[Any] = _NUMBERS.split(name)
+    parts[1::2] = map(int, parts[1::2])
+    return parts
+
+
+def look(index: Index, folder: int, *, thorough: bool = False) -> Looked:
+    """Bring the index up to date with a folder's directories.
+
+    Args:
+        index: the account's.
+        folder: the folder's id; nothing is found in one that does not exist.
+        thorough: compare cur/ even if it has not changed as far as its time says.
+
+    Raises:
+        OSError: they cannot be read.
+        sqlite3.Error: the index cannot be written.
+    """
+    looked = Looked()
+    with index.locked():
+        box = box_of(index, folder)
+        if box is None:
+            return looked
+        ((seen,),) = index.query("SELECT seen_mtime FROM folder WHERE id = ?", (folder,))
+        if thorough or times_of(box)[1] != seen:
+            difference = _compare(index, folder, box)
+        else:
+            difference = _Difference(list(found_in_new(box)))
+        arrived = sorted(difference.arrived, key=lambda found: arrival_order(found.name))
+        looked.arrived += _absorb(index, folder, box, arrived[:LARGEST_SLICE])
+    for files in _slices(arrived[LARGEST_SLICE:]):
+        with index.locked():
+            looked.arrived += _absorb(index, folder, box, files)
+    for files in _slices(difference.flagged):
+        with index.locked():
+            looked.changed += _take_flags(index, folder, files)
+    for names in _slices(difference.missing):
+        with index.locked():
+            looked.gone += _take_removals(index, folder, box, names)
+    for pairs in _slices(difference.doubles):
+        with index.locked():
+            _separate(index, folder, box, pairs)
+    looked.again = difference.uncertain or bool(difference.doubles)
+    if difference.time and not looked.again:
+        # If something was moved into cur/ its time is another one now, and the next look compares.
+        with index.locked(), index.transaction() as db:
+            db.execute("UPDATE folder SET seen_mtime = ? WHERE id = ?", (difference.time, folder))
+    return looked
+
+
+@dataclass(slots=True)
+class _Difference:
+    """How directories and index differ.
+
+    Attributes:
+        arrived: files in new/, and those in cur/ that the index does not know.
+        flagged: files in cur/ with other flags than in the index.
+        missing: names that the index has and the directories certainly have not.
+        doubles: files of the same name.
+        uncertain: some may be missing.
+        time: of cur/, in ns, if it is certain to change with the next change of the directory.
+    """
+
+    arrived: list[Found] = field(default_factory=list)
+    flagged: list[Found] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    doubles: list[tuple[Found, Found]] = field(default_factory=list)
+    uncertain: bool = False
+    time: int = 0
+
+
+def _compare(index: Index, folder: int, box: Maildir) -> _Difference:
+    """List the directories and compare them with the index, under the lock."""
+    listing = Listing(box)
+    known = dict(index.query("SELECT name, flags FROM message WHERE folder = ?", (folder,)))
+    difference = _Difference(doubles=listing.doubles)
+    for found in listing.files.values():
+        if found.new or found.name not in known:
+            difference.arrived.append(found)
+        elif known[found.name] != found.bits:
+            difference.flagged.append(found)
+    missing = [name for name in known if name not in listing.files]
+    if missing:
+        second = Listing(box)
+        # What could not be published or moved, for lack of space maybe, is not where it should be.
+        stuck = index.query(
+            "SELECT 1 FROM pending WHERE op IN (?, ?) LIMIT 1", (Op.PUBLISH, Op.MOVE)
+        )
+        if listing.settled and second.settled and listing.times == second.times and not stuck:
+            difference.missing = [name for name in missing if name not in second.files]
+        else:
+            difference.uncertain = True
+    if listing.settled:
+        difference.time = listing.times[1]
+    return difference
+
+
+def _slices(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(items), LARGEST_SLICE):
+        yield items[start : start + LARGEST_SLICE]
+
+
+# --- under the lock, some messages at a time ------------------------------------------------------
+
+
+def _absorb(index: Index, folder: int, box: Maildir, files: Sequence[Found]) -> int:
+    """Insert messages, then move those in new/ into cur/; return how many were inserted."""
+    fresh: list[NewMessage] = []
+    move: list[tuple[Found, int]] = []
+    for file in files:
+        found = file
+        flags = _flags_in_index(index, folder, found.name)
+        if flags is not None:
+            if found.new:
+                move.append((found, flags))
+            continue
+        try:
+            if not _storable(found.name):
+                found = _renamed(box, found)
+            elif index.query(
+                "SELECT 1 FROM pending WHERE folder = ? AND name = ?", (folder, found.name)
+            ):
+                continue
+            inspected = inspect(found.path)
+        except FileNotFoundError:
+            continue  # somebody has moved it, so that the next look finds it elsewhere
+        except OSError as error:
+            logger.warning("cannot read %s: %s", found.path, error.strerror)
+            continue
+        if inspected is not None:
+            fresh.append(NewMessage(found.name, found.bits, inspected))
+            if found.new:
+                move.append((found, found.bits))
+    if fresh:
+        sync = index.exhausts_sync(folder, len(fresh))
+        with index.transaction(sync=sync) as db:
+            insert_messages(index, db, folder, fresh, synced=sync)
+    if move:
+        before = times_of(box)[1]
+        for found, bits in move:
+            _take_over(box, found, bits)
+        with index.transaction() as db:
+            db.execute(
+                "UPDATE folder SET seen_mtime = ? WHERE id = ? AND seen_mtime = ?",
+                (times_of(box)[1], folder, before),
+            )
+    return len(fresh)
+
+
+def _flags_in_index(index: Index, folder: int, name: str) -> int | None:
+    """Return the flags of a message that the index has; None if it has no such name."""
+    if not _storable(name):
+        return None
+    rows = index.query("SELECT flags FROM message WHERE folder = ? AND name = ?", (folder, name))
+    return int(rows[0][0]) if rows else None
+
+
+def _storable(name: str) -> bool:
+    """Return whether a name can be kept: it is UTF-8, and has room for flags."""
+    try:
+        return len(name.encode()) + INFO_ROOM <= _NAME_MAX
+    except UnicodeEncodeError:
+        return False
+
+
+def _renamed(box: Maildir, found: Found) -> Found:
+    """Give a file another name."""
+    name = unique_name()
+    path = f"{box.new}/{name}" if found.new else path_of(box, name, found.bits)
+    rename(found.path, path)
+    return Found(name, found.bits, path, found.new)
+
+
+def _take_over(box: Maildir, found: Found, bits: int) -> None:
+    """Move a file from new/ to cur/."""
+    try:
+        rename(found.path, path_of(box, found.name, bits))
+    except FileNotFoundError:
+        pass  # another program was faster
+    except FileExistsError:
+        logger.info("%s: its name is in use; the next comparison renames it", found.path)
+    except OSError as error:
+        # It is read where it is, and the next look tries again.
+        level = logging.WARNING if error.errno != errno.EROFS else logging.DEBUG
+        logger.log(level, "cannot move %s into cur/: %s", found.path, error.strerror)
+
+
+def _take_flags(index: Index, folder: int, files: Sequence[Found]) -> int:
+    """Take over the flags that others have given to files."""
+    there = [found for found in files if os.path.lexists(found.path)]
+    changed = 0
+    if there:
+        with index.transaction() as db:
+            number = index.numbers(1)
+            for found in there:
+                changed += db.execute(
+                    "UPDATE message SET flags = ?1, modseq = ?2"
+                    " WHERE folder = ?3 AND name = ?4 AND flags != ?1",
+                    (found.bits, number, folder, found.name),
+                ).rowcount
+    return changed
+
+
+def _take_removals(index: Index, folder: int, box: Maildir, names: Sequence[str]) -> int:
+    """Remove messages from the index whose files others have removed."""
+    files = Listing(box).files
+    with index.transaction() as db:
+        index.numbers(1)
+        return db.executemany(
+            "DELETE FROM message WHERE folder = ? AND name = ?",
+            [(folder, name) for name in names if name not in files],
+        ).rowcount
+
+
+def _separate(
+    index: Index, folder: int, box: Maildir, pairs: Sequence[tuple[Found, Found]]
+) -> None:
+    """Leave one file to a name: links of the same one are removed, others get another name."""
+    for one, other in pairs:
+        flags = _flags_in_index(index, folder, one.name)
+        spare = one if not other.new and flags == other.bits else other
+        try:
+            if os.path.samestat(os.lstat(one.path), os.lstat(other.path)):
+                os.unlink(spare.path)
+            else:
+                _renamed(box, spare)
+        except FileNotFoundError:
+            pass  # it was one file, which was moved while the directory was read
+        except OSError as error:
+            logger.warning("cannot rename %s: %s", spare.path, error.strerror)

@@ -1,0 +1,90 @@
+"""Rows of new messages, whatever brings them: deliveries, APPEND, COPY, MOVE.
+
+Rules of this file: within a transaction; no files.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fastlisten.mail.store.files import Inspected
+from fastlisten.mail.store.index import Index
+
+__all__ = ["NewMessage", "add_keywords", "insert_messages"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message that gets a UID.
+
+    Attributes:
+        name: of its file, without flags.
+        bits: its flags (letters.py).
+        inspected: what its file is like; None for another file of an email that is known.
+        keywords: as in `message.keywords`.
+        email: the email's id, if it is known.
+    """
+
+    name: str
+    bits: int
+    inspected: Inspected | None = None
+    keywords: str = ""
+    email: int = 0
+
+
+def insert_messages(
+    index: Index,
+    db: sqlite3.Connection,
+    folder: int,
+    messages: Sequence[NewMessage],
+    *,
+    synced: bool,
+) -> int:
+    """Insert messages, with UIDs in their order; return the first UID.
+
+    Args:
+        index: the account's.
+        db: the transaction.
+        folder: the folder's id.
+        messages: at least one.
+        synced: whether the transaction is.
+    """
+    first = index.take_uids(folder, len(messages), synced=synced)
+    number = index.numbers(1 + len(messages))
+    for place, message in enumerate(messages):
+        email = message.email
+        if message.inspected is not None:
+            it, email = message.inspected, number + 1 + place
+            db.execute(
+                "INSERT INTO email (id, createseq, modseq, size, eol, date, octets, mtime, inode)"
+                " VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                (email, number, it.size, it.eol, it.date, it.octets, it.mtime, it.inode),
+            )
+        db.execute(
+            "INSERT INTO message (folder, uid, email, name, flags, keywords, createseq, modseq)"
+            " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+            (
+                folder,
+                first + place,
+                email,
+                message.name,
+                message.bits,
+                message.keywords,
+                number,
+            ),
+        )
+    return first
+
+
+def add_keywords(db: sqlite3.Connection, folder: int, keywords: Iterable[str]) -> list[str]:
+    """Note keywords of a folder; return them as they were first spelt there."""
+    spelt = []
+    for keyword in keywords:
+        db.execute("INSERT OR IGNORE INTO keyword VALUES (?, ?)", (folder, keyword))
+        (name,) = db.execute(
+            "SELECT name FROM keyword WHERE folder = ? AND name = ?", (folder, keyword)
+        ).fetchone()
+        spelt.append(name)
+    return spelt
