@@ -30,7 +30,9 @@ from fastlisten.runtime.control_socket.socket_file import default_path
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.service_manager import ServiceManager
-from fastlisten.runtime.supervisor.supervisor import Line, Supervisor, WorkerStart
+from fastlisten.runtime.supervisor.control_messages import Line
+from fastlisten.runtime.supervisor.shared_state import WorkerStart
+from fastlisten.runtime.supervisor.supervisor import Supervisor
 from fastlisten.runtime.supervisor.upgrade import UpgradeError, passed_state
 from fastlisten.runtime.supervisor.worker_server import WorkerServer
 
@@ -86,7 +88,7 @@ def serve_workers(
         arguments=sys.argv[1:],
         rest=handler.rest,
     )
-    supervisor.reloaded = _reloaded
+    supervisor.reloads.reloaded = _reloaded
     try:
         if warning:
             log(logger, logging.WARNING, "configuration-warning", "%s", warning, error=warning)

@@ -19,9 +19,7 @@ from fastlisten.runtime.supervisor.back_off import BackOff
 from fastlisten.runtime.supervisor.worker_process import Ended
 
 #: Kills workers that do not end 0.2 s after the timeout.
-IMPATIENT = (
-    "import fastlisten.runtime.supervisor.supervisor as supervisor\nsupervisor.KILL_AFTER = 0.2\n"
-)
+IMPATIENT = "import fastlisten.runtime.supervisor.workers as workers\nworkers.KILL_AFTER = 0.2\n"
 
 
 def refused(two: Workers) -> bool:

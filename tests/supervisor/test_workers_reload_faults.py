@@ -22,12 +22,12 @@ from support.workers import WHO, Workers, patched, stopped, workers
 #: A process in the file `hung` is one that hangs; one in `killed` is killed before it commits.
 FAULTS = """
 import os, pathlib, signal
-import fastlisten.runtime.supervisor.supervisor as it
+import fastlisten.runtime.supervisor.workers as it
 told = pathlib.Path(os.environ["TOLD"])
 def pid(name):
     path = told / name
     return int(path.read_text()) if path.exists() else 0
-look, send = it.HungWorkers.look, it.Supervisor._send
+look, send = it.HungWorkers.look, it.Workers.send
 def look_and_read(self, heartbeats):
     found = look(self, heartbeats)
     if pid("hung") in heartbeats:
@@ -38,7 +38,7 @@ def kill_and_send(self, key, kind, body, fds=()):
         if process.key == key and kind == "reload-commit" and process.pid == pid("killed"):
             process.kill()
     send(self, key, kind, body, fds)
-it.HungWorkers.look, it.Supervisor._send = look_and_read, kill_and_send
+it.HungWorkers.look, it.Workers.send = look_and_read, kill_and_send
 """
 
 MORE = WHO.replace("listener.it", "listener.more")

@@ -93,14 +93,13 @@ def test_restart_brings_back_a_worker_that_could_not_start(tmp_path: Path) -> No
 def test_crash_during_a_restart(tmp_path: Path) -> None:
     """The old worker dies while its successor starts; the restart goes on."""
     slow = (
-        "import os, signal, fastlisten.runtime.supervisor.supervisor as it\n"
-        "spawn = it.Supervisor._spawn\n"
+        "import os, signal, fastlisten.runtime.supervisor.workers as it\n"
+        "spawn = it.Workers.spawn\n"
         "def then_kill(self, slot):\n"
         "    old = slot.process\n"
-        "    process = spawn(self, slot)\n"
+        "    spawn(self, slot)\n"
         "    if old is not None and slot.number == 0: old.kill()\n"
-        "    return process\n"
-        "it.Supervisor._spawn = then_kill\n"
+        "it.Workers.spawn = then_kill\n"
     )
     environ = patched(tmp_path, slow)
     with workers(tmp_path, 2, head=head(tmp_path), environ=environ) as two:

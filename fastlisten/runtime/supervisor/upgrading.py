@@ -70,6 +70,11 @@ class Upgrading:
         self._become = become
         self._current: _Upgrade | None = None
 
+    @property
+    def under_way(self) -> bool:
+        """Whether an upgrade was requested and has not come to nothing."""
+        return self._current is not None
+
     async def request(self, by: str) -> None:
         """Become the program that is on disk now; the new one sends the client the answer.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import os
 import signal
 import socket
@@ -18,11 +19,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastlisten.log_events import log
 from fastlisten.runtime.supervisor.channel import Channel, ChannelError
 from fastlisten.runtime.supervisor.lifecycle_messages import STOP
 from fastlisten.runtime.supervisor.upgrade import unix_socket
 
 __all__ = ["Ended", "State", "WorkerProcess"]
+
+logger = logging.getLogger("fastlisten")
 
 
 class State(enum.Enum):
@@ -74,7 +78,6 @@ class WorkerProcess:
         state: as drawn above.
         began: when it began to serve, by the monotonic clock; 0 before.
         kill_at: when to kill it, if it has not ended by then; None: not at all.
-        unheard: since when its heartbeat is missing; None if it is not.
         polled: the channel is open on its side.
     """
 
@@ -85,7 +88,6 @@ class WorkerProcess:
     state: State = State.STARTING
     began: float = 0.0
     kill_at: float | None = None
-    unheard: float | None = None
     polled: bool = field(default=True)
 
     def state_of(self) -> dict[str, Any]:
@@ -150,3 +152,8 @@ class WorkerProcess:
         """Send it a signal. Its id is its own until the supervisor has waited for it."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+    def log(self, level: int, event: str, text: str, *values: object, **fields: object) -> None:
+        """Log something about it; the text begins with `worker %d (pid %d)`."""
+        more = {"worker": self.number, "pid": self.pid, **fields}
+        log(logger, level, event, text, self.number, self.pid, *values, **more)

@@ -40,7 +40,7 @@ from fastlisten.runtime.supervisor.reload_messages import ANSWER as RELOAD_ANSWE
 from fastlisten.runtime.supervisor.reload_messages import Answer
 from fastlisten.runtime.supervisor.remote_control import RemoteControl, WorkerControl
 from fastlisten.runtime.supervisor.remote_penalties import RemotePenalties
-from fastlisten.runtime.supervisor.supervisor import WorkerStart
+from fastlisten.runtime.supervisor.shared_state import WorkerStart
 from fastlisten.runtime.supervisor.worker_reload import WorkerReload
 from fastlisten.runtime.supervisor.worker_requests import ANSWER, REQUEST
 from fastlisten.runtime.worker import StoppedError, Worker

@@ -1,0 +1,177 @@
+"""What all processes of a server have in common: its plan, sockets, shared memory and a secret.
+
+    SharedState(plan) ──> open, or take_over (an upgrade) ──> adopt (a reload) ... ──> close
+
+Rules of this file: no processes. The supervisor keeps it, forked processes get it (`WorkerStart`),
+and the new program of an upgrade gets it as JSON and descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastlisten._arena import Arena
+from fastlisten.mail.relay.relay import SESSIONS
+from fastlisten.runtime.plan import Plan
+from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
+from fastlisten.runtime.sockets.opening import listen_all
+from fastlisten.runtime.sockets.taking_over import taken_over
+from fastlisten.runtime.supervisor.channel import Channel
+
+__all__ = ["SharedState", "WorkerStart"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """What a new process needs to be a worker.
+
+    Attributes:
+        plan: made before the fork.
+        number: of the worker.
+        sockets: the bound sockets; the process owns its copies.
+        arena: to join.
+        channel: to the supervisor.
+        relay_row: the row of the arena that counts sessions with relays.
+        relay_users: a file whose locks count those of each user.
+        login_key: a secret of all workers for digests of wrong passwords.
+    """
+
+    plan: Plan
+    number: int
+    sockets: Sequence[BoundSocket]
+    arena: Arena
+    channel: Channel
+    relay_row: int
+    relay_users: int
+    login_key: bytes = field(repr=False)
+
+
+class SharedState:
+    """What all processes of a server have in common.
+
+    Args:
+        plan: the server's plan.
+
+    Attributes:
+        plan: in use, and of processes to come.
+        sockets: all of them; they may be closed already while the server stops.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.sockets: list[BoundSocket] = []
+        self._arena: Arena | None = None
+        self._relay_row = 0
+        self._relay_users = -1
+        self._login_key = secrets.token_bytes(32)
+
+    @property
+    def arena(self) -> Arena:
+        """The memory that all processes share; there is none before `open` or `take_over`."""
+        assert self._arena is not None
+        return self._arena
+
+    @property
+    def listeners(self) -> Collection[str]:
+        """The ids of the configured listeners, in order."""
+        return [settings.id for settings in self.plan.config.listeners]
+
+    def open(self, members: int) -> None:
+        """Bind the sockets, which do not listen yet, and make the shared memory.
+
+        Args:
+            members: how many processes may use it at a time.
+
+        Raises:
+            StartError: a socket cannot be bound.
+            OSError: no descriptor or memory left.
+        """
+        self.sockets = self.plan.bind()
+        self._arena = self.plan.make_arena(members)
+        self._relay_row = self._arena.add_row(SESSIONS)
+        self._relay_users = os.memfd_create("fastlisten-relay-users", os.MFD_CLOEXEC)
+
+    def adopt(self, plan: Plan, sockets: list[BoundSocket]) -> None:
+        """Use another plan and its sockets from now on."""
+        self.plan, self.sockets = plan, sockets
+
+    def close_listener(self, id: str) -> None:
+        """Close the sockets of a listener here; nobody accepts once the workers drain it."""
+        close_all([bound for bound in self.sockets if bound.listener == id])
+        self.sockets = [bound for bound in self.sockets if bound.listener != id]
+
+    def set_limit(self, listener: str, limit: int) -> int:
+        """Set the limit of a listener for all workers; return the one before."""
+        places = self.plan.places(self.arena, 0, listener)
+        before, places.limit = places.limit, limit
+        return before
+
+    def settle(self) -> None:
+        """Give back the reserves of listeners that are gone, if nobody holds them any more."""
+        if self.plan.unsettled:
+            self.plan.settle(self.arena)
+
+    def close(self) -> None:
+        """Close everything but the shared memory, which ends with its last process."""
+        close_all(self.sockets)
+        if self._relay_users >= 0:
+            os.close(self._relay_users)
+
+    def start_of(self, number: int, channel: Channel) -> WorkerStart:
+        """Return what a worker needs, in its process, which has just been forked."""
+        for bound in self.sockets:
+            bound.unlink = None  # their files are the supervisor's
+        return WorkerStart(
+            self.plan,
+            number,
+            self.sockets,
+            self.arena,
+            channel,
+            self._relay_row,
+            self._relay_users,
+            self._login_key,
+        )
+
+    # -- an upgrade
+
+    def state(self) -> dict[str, Any]:
+        """Return what the new program of an upgrade needs to go on, as a JSON value."""
+        return {
+            "arena": [self.arena.fd, self.arena.wakeups],
+            "rows": self.plan.rows_state(),
+            "relay-row": self._relay_row,
+            "relay-users": self._relay_users,
+            "login-key": self._login_key.hex(),
+            "sockets": [
+                [one.sock.fileno(), one.listener, one.bind.text, one.unlink] for one in self.sockets
+            ],
+        }
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors in `state`."""
+        sockets = [one.sock.fileno() for one in self.sockets]
+        return [self.arena.fd, *self.arena.wakeups, self._relay_users, *sockets]
+
+    def take_over(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` has returned in a former program.
+
+        Raises:
+            UpgradeError: a socket is something else.
+            OSError: a descriptor is.
+        """
+        fd, wakeups = state["arena"]
+        for one in (fd, *wakeups, state["relay-users"]):
+            os.set_inheritable(one, False)
+        self._arena = Arena.attach(fd, wakeups)
+        self.plan.take_rows(state["rows"], self._arena)
+        self._relay_row = state["relay-row"]
+        self._relay_users = state["relay-users"]
+        self._login_key = bytes.fromhex(state["login-key"])
+        listeners = {one.id: one for one in self.plan.config.listeners}
+        for number, listener, bind, unlink in state["sockets"]:
+            self.sockets.append(taken_over(number, listeners[listener], bind, unlink))
+        listen_all(self.sockets)  # with the backlogs of the file as it is now
