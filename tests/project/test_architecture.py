@@ -60,6 +60,12 @@ NEVER: tuple[tuple[str, str, str], ...] = (
         ("handlers.smtp.engine", name, "the engine does no I/O")
         for name in ("_arena", "_core", "_connection", "_tls")
     ),
+    ("handlers.imap.engine", "loop", "the engine does no I/O"),
+    *(
+        ("handlers.imap.engine", name, "the engine does no I/O")
+        for name in ("_arena", "_core", "_connection", "_tls")
+    ),
+    ("handlers.imap.engine", "mail.store", "the engine knows no store"),
 )
 
 #: The packages of handlers/ that speak a protocol; none may import another, and the modules beside
@@ -69,7 +75,7 @@ PROTOCOLS = tuple(
 )
 
 #: A package within a folder that imports nothing from the folder around it.
-SEALED = ("handlers.smtp.engine",)
+SEALED = ("handlers.imap.engine", "handlers.smtp.engine")
 
 #: Imports against the rules, from a folder or module to another, each with its reason.
 EXCEPTIONS: dict[tuple[str, str], str] = {

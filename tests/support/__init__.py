@@ -76,6 +76,9 @@ SMTP and mail
     accounts                  accounts files, cheap password hashes, failing maildirs
     relay, scripted_relay     a relay with configurable replies, and one that sends anything
 
+IMAP
+    imap_driver               the engine without a connection
+
 Libraries and programs of other projects
     foreign, foreign_clients  servers of other projects on our loops, and their clients
     foreign_smtp              aiosmtpd's controllers

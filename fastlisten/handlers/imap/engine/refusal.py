@@ -1,0 +1,24 @@
+"""The exception for commands that are not carried out.
+
+Rules of this file: only this exception, which every part of the engine raises.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Refused"]
+
+
+class Refused(Exception):  # noqa: N818 - a verdict on the client's command, not a fault of ours
+    """A command that is not carried out.
+
+    Args:
+        text: what is said to the client.
+        status: ``BAD`` for wrong syntax or a command that is not allowed now, else ``NO``.
+        code: the response code, without brackets; empty for none.
+    """
+
+    def __init__(self, text: str, status: str = "BAD", code: str = "") -> None:
+        super().__init__(text)
+        self.text = text
+        self.status = status
+        self.code = code
