@@ -7,8 +7,10 @@ Nothing is bound or changed.
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TextIO
 
+from fastlisten.cli.journal import at_level
 from fastlisten.config import Config, default_config, load
 from fastlisten.config.listener_reader import SERVE_FAILS
 from fastlisten.config.unavailable import find_unavailable
@@ -29,7 +31,7 @@ def open_config(file: str | None, err: TextIO) -> Config | None:
     """
     config = read_config(file, err)
     if config is not None:
-        _print("warning", config.warnings, err)
+        _print(logging.WARNING, config.warnings, err)
     return config
 
 
@@ -38,7 +40,7 @@ def read_config(file: str | None, err: TextIO) -> Config | None:
     try:
         return default_config() if file is None else load(file)
     except ConfigurationError as error:
-        _print("warning", error.warnings, err)
+        _print(logging.WARNING, error.warnings, err)
         _refused(error, err)
         return None
 
@@ -98,12 +100,14 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
 
 
 def _refused(error: ConfigurationError, err: TextIO) -> int:
-    _print("error", error.problems, err)
+    _print(logging.ERROR, error.problems, err)
     count = len(error.problems)
-    print(f"{count:,} {'error' if count == 1 else 'errors'}", file=err)
+    total = f"{count:,} {'error' if count == 1 else 'errors'}"
+    print(at_level(total, logging.ERROR, err), file=err)
     return CONFIGURATION_ERROR
 
 
-def _print(severity: str, problems: tuple[Problem, ...], err: TextIO) -> None:
+def _print(level: int, problems: tuple[Problem, ...], err: TextIO) -> None:
+    severity = logging.getLevelName(level).lower()
     for problem in problems:
-        print(f"{severity}: {problem}", file=err)
+        print(at_level(f"{severity}: {problem}", level, err), file=err)

@@ -1,7 +1,8 @@
 """The program's log: one line of text or one JSON object per record, on standard error.
 
 Rules of this file: only the program sets up logging; used as a library, the package just logs to
-loggers below ``fastlisten``. Records are formatted here and written by log_writer.py.
+loggers below ``fastlisten``. Records are formatted here and written by log_writer.py; in the
+journal their lines have a level (journal.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from typing import Literal, TextIO
 
+from fastlisten.cli.journal import is_journal, with_level
 from fastlisten.cli.log_writer import QueuedHandler
 from fastlisten.log_events import event_record
 
@@ -168,12 +170,18 @@ class ProgramHandler(QueuedHandler):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream, _lost)
+        self._journal = is_journal(stream)
         self._ended = False
         self._hooks = (sys.unraisablehook, threading.excepthook, logging.lastResort)
         sys.unraisablehook = log_unraisable
         threading.excepthook = _log_thread
         logging.lastResort = _LastResort(self)
         logging.captureWarnings(True)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record, in the journal with their level."""
+        text = super().format(record)
+        return with_level(text, record.levelno) if self._journal else text
 
     def close(self) -> None:
         """Write what is queued and restore the hooks."""

@@ -15,6 +15,7 @@ from typing import TextIO
 from fastlisten import private_files
 from fastlisten.cli import account
 from fastlisten.cli.check import CONFIGURATION_ERROR, read_config
+from fastlisten.cli.journal import at_level
 from fastlisten.cli.logging_setup import set_level, set_up_logging
 from fastlisten.cli.program_signals import ProgramSignals
 from fastlisten.cli.server_loop import CANNOT_START, run_server
@@ -54,7 +55,8 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         0 drained, 1 failed while running, 2 configuration, 3 cannot start.
     """
     if file is None and "INVOCATION_ID" in os.environ and "NOTIFY_SOCKET" in os.environ:
-        print("error: under systemd a configuration file must be given", file=err)
+        text = "error: under systemd a configuration file must be given"
+        print(at_level(text, logging.ERROR, err), file=err)
         return CONFIGURATION_ERROR
     left_out: list[str] = []
     if file is None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable
 from typing import Literal, TextIO
 
+from fastlisten.cli.journal import at_level
 from fastlisten.cli.logging_setup import JsonFormatter
 from fastlisten.errors import ConfigurationError, Problem, SocketFailure
 from fastlisten.log_events import event_record
@@ -80,4 +81,4 @@ class StartupMessages:
         line = f"{prefix}{text}"
         if self._json is not None:
             line = self._json.format(event_record("fastlisten", level, event, text, (), fields))
-        print(line, file=stream, flush=True)
+        print(at_level(line, level, stream), file=stream, flush=True)
