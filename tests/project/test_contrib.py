@@ -58,6 +58,17 @@ def test_service_is_confined(units: list[Path]) -> None:
     run(*security, units[0], expect=(1,))
 
 
+def test_service_that_cannot_start_is_tried_again_for_ever() -> None:
+    """systemd gives up after so many starts within a time; each takes at least `RestartSec`."""
+    text = (CONTRIB / "fastlisten.service").read_text("utf-8")
+    interval, burst, pause = (
+        int(re.search(rf"(?m)^{key}=(\d+)$", text)[1])  # type: ignore[index]
+        for key in ("StartLimitIntervalSec", "StartLimitBurst", "RestartSec")
+    )
+    # Within that time there can be one start more than pauses.
+    assert interval // pause + 1 < burst
+
+
 def test_sample_in_the_socket_unit_names_its_socket() -> None:
     text = (CONTRIB / "fastlisten.socket").read_text("utf-8")
     sample = "\n".join(line[6:] for line in re.findall(r"(?m)^#     .*", text))
