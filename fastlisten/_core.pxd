@@ -223,7 +223,7 @@ cdef class Engine:
     cdef uint32_t recent     # recent accepts, see RECENT_HALF
     cdef uint64_t recent_since
     cdef uint64_t next_pulse
-    cdef uint32_t look_pause
+    cdef uint32_t look_pause  # how long until the next of those that are not on duty looks
     cdef uint32_t unanswered  # how many looks in a row have found clients that nobody accepts
     cdef uint64_t seen       # connections that all members had accepted at the last look
     # parked refusals in a ring, oldest first
@@ -271,6 +271,7 @@ cdef class Engine:
     cdef void hand_over(self) noexcept nogil
     cdef bint is_rival(self, uint32_t member) noexcept nogil
     cdef void count_rivals(self, Rivals *found) noexcept nogil
+    cdef uint64_t next_duty_look(self) noexcept nogil
     cdef bint is_needed(self) noexcept nogil
     cdef void publish(self) noexcept nogil
     cdef void accepted_some(self, uint64_t count) noexcept nogil
@@ -283,6 +284,7 @@ cdef class Engine:
     cdef bint take_or_sleep(self, AcceptorState *state) noexcept nogil
     cdef void pass_on(self, AcceptorState *state) noexcept nogil
     cdef void leave_queue(self, AcceptorState *state) noexcept nogil
+    cdef uint64_t next_look_for(self, const AcceptorState *state) noexcept nogil
     cdef void look_for_places(self) noexcept nogil
     cdef bint greet(self, AcceptorState *state, int fd) noexcept nogil
     cdef void refuse(self, AcceptorState *state, int fd, bint total) noexcept nogil

@@ -39,8 +39,9 @@ from fastlisten._system cimport (
     MAP_NORESERVE, MAP_PRIVATE, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, O_CLOEXEC, O_RDONLY,
     PROT_READ, PROT_WRITE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_LINGER,
     TFD_CLOEXEC, TFD_NONBLOCK, accept4, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
-    fl_address, fl_load32, fl_microseconds, fl_or64, fl_poll, fl_set_timer, fl_take_bit64,
-    fl_walltime, getpeername, getsockopt, inet_ntop, ioctl, linger_t, mmap, munmap, open,
+    fl_address, fl_load32, fl_load64, fl_microseconds, fl_or64, fl_poll, fl_set_timer,
+    fl_take_bit64, fl_walltime, getpeername, getsockopt, inet_ntop, ioctl, linger_t, mmap, munmap,
+    open,
     raise_errno, read, recv, send, setsockopt, shutdown, sockaddr, sockaddr_storage, socklen_t,
     timerfd_create, write,
 )
@@ -172,9 +173,11 @@ cdef enum:
     EPISODE = 1000
     # How long (ms) not to log again that the capacity is reached, which may last for hours.
     CAPACITY_SILENCE = 60000
-    # How long (ms) a waiting listener sleeps before it looks by itself whether a place is free: the
-    # process that was woken for it may be stopped, or busy.
+    # How often (ms) one of the processes that wait for a place looks by itself whether one is free:
+    # the process that was woken for it may be stopped, or busy. They take turns (`next_turn`), but
+    # each looks after LOOK_LAST (ms) at the latest.
     LOOK_PAUSE = 50
+    LOOK_LAST = 1000
     # How many processes accept at a time (Engine.share_load): so many at least, and one in so many,
     # those with the least load. More would all be woken for each connection.
     DUTY_LEAST = 2
@@ -184,10 +187,13 @@ cdef enum:
     LOAD_SLACK = 2
     # The accepts that count as recent are halved after this long (ms).
     RECENT_HALF = 128
-    # How long (ms) until a process that is not on duty looks for clients that nobody accepts: at
-    # first, and at most, while nobody accepts any. It accepts if two looks in a row find some.
-    DUTY_LOOK_FIRST = 2
+    # How often (ms) one of the processes that are not on duty looks for clients that nobody
+    # accepts: at first, and at least, while nobody accepts any. They take turns (`next_turn`): if
+    # each looked by itself, 53 processes would wake up 47 times for each of 500 clients a second.
+    DUTY_LOOK_FIRST = 4
     DUTY_LOOK_LAST = 64
+    # Who has found some looks again after this long (ms), and accepts if they are still there.
+    DUTY_LOOK_AGAIN = 2
     # How often (ms) a process shows that it is alive, and after how long without it the others no
     # longer count on it.
     PULSE = 250
@@ -257,6 +263,16 @@ cdef str text_of(const uint8_t *address, int flags):
 cdef inline uint32_t duty_of(uint32_t processes) noexcept nogil:
     """Return how many of so many processes are told about new connections."""
     return max(<uint32_t>DUTY_LEAST, processes // DUTY_SHARE)
+
+
+cdef inline uint64_t next_turn(uint64_t now, uint64_t pause, uint64_t rank,
+                               uint64_t count) noexcept nogil:
+    """Return when a process has its next turn, if so many take turns, one every `pause` ms.
+
+    All have the same clock, so they need not agree on when to begin.
+    """
+    cdef uint64_t whole = pause * count
+    return now + whole - (now + whole - pause * rank) % whole
 
 
 cdef inline uint64_t slot_key(const Slot *slot, int fd) noexcept nogil:
@@ -663,7 +679,7 @@ cdef class Engine:
             self.own.flags |= MEMBER_ACCEPTING
             self.go_on_duty(False)
             self.look_pause = DUTY_LOOK_FIRST
-            self.next_pulse = self.now + DUTY_LOOK_FIRST
+            self.next_pulse = self.next_duty_look()
             self.arm_timer(self.next_pulse)
 
     cdef void go_on_duty(self, bint wanted) noexcept nogil:
@@ -697,7 +713,7 @@ cdef class Engine:
             event.events = 0
             event.data.u64 = slot_key(&self.table[self.listen_set], self.listen_set)
             epoll_ctl(self.fd, EPOLL_CTL_MOD, self.listen_set, &event)
-        self.next_pulse = self.now + DUTY_LOOK_FIRST
+        self.next_pulse = self.next_duty_look()
         self.arm_timer(self.next_pulse)
         self.count_rivals(&rivals)
         while rivals.on_duty < duty_of(rivals.count + 1):
@@ -748,6 +764,15 @@ cdef class Engine:
                 found.on_duty += 1
                 found.on_duty_ahead += ahead
 
+    cdef uint64_t next_duty_look(self) noexcept nogil:
+        """Return when it is this process's turn to look for clients that nobody accepts."""
+        cdef uint32_t i, rank = 0, count = 1
+        for i in range(self.arena.members):
+            if self.is_rival(i) and not self.processes[i].flags & MEMBER_ON_DUTY:
+                count += 1
+                rank += i < self.number
+        return min(self.now + PULSE, next_turn(self.now, self.look_pause, rank, count))
+
     cdef bint is_needed(self) noexcept nogil:
         """Whether too few processes are on duty, and this one is next."""
         cdef Rivals rivals
@@ -795,7 +820,8 @@ cdef class Engine:
             else:
                 self.look_pause = min(self.look_pause * 2, <uint32_t>DUTY_LOOK_LAST)
             self.seen = accepted
-            self.next_pulse = self.now + self.look_pause
+            self.next_pulse = (self.now + DUTY_LOOK_AGAIN if self.unanswered == 1
+                               else self.next_duty_look())
             self.go_on_duty(self.unanswered >= 2)
         self.arm_timer(self.next_pulse)
 
@@ -985,7 +1011,7 @@ cdef class Engine:
             if hold:
                 self.disarm(state, hold)
                 if state.places.members > 1 and self.next_look == 0:
-                    self.next_look = self.now + LOOK_PAUSE
+                    self.next_look = self.next_look_for(state)
                     self.arm_timer(self.next_look)
                 return False
         # Places are free, but others race for them. The next turn tries again.
@@ -1019,9 +1045,22 @@ cdef class Engine:
                     self.arm(other)
         self.pass_on(state)
 
+    cdef uint64_t next_look_for(self, const AcceptorState *state) noexcept nogil:
+        """Return when it is this process's turn to look for a place of a listener that waits."""
+        cdef uint32_t i, rank = 0, count = 1
+        cdef const PlaceCounter *counter = &state.places
+        if state.hold & HOLD_TOTAL:
+            counter = &state.total.shared
+        for i in range(counter.members):
+            if i != counter.member and fl_load64(&counter.row.waiters[i // 64]) >> (i % 64) & 1:
+                count += 1
+                rank += i < counter.member
+        return min(self.now + LOOK_LAST, next_turn(self.now, LOOK_PAUSE, rank, count))
+
     cdef void look_for_places(self) noexcept nogil:
         """Let those listeners accept for which a place is free, though nobody woke them."""
         cdef uint32_t i
+        cdef uint64_t when
         cdef AcceptorState *state
         self.next_look = 0
         for i in range(self.acceptors_size):
@@ -1032,7 +1071,9 @@ cdef class Engine:
                 state.hold &= ~HOLD_WAITING
                 self.arm(state)
             else:
-                self.next_look = self.now + LOOK_PAUSE
+                when = self.next_look_for(state)
+                if self.next_look == 0 or when < self.next_look:
+                    self.next_look = when
         if self.next_look:
             self.arm_timer(self.next_look)
 

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-__all__ = ["cpu_time", "ended", "is_open", "open_below", "open_descriptors", "sockets"]
+__all__ = ["cpu_time", "ended", "is_open", "open_below", "open_descriptors", "sockets", "wake_ups"]
 
 
 def open_descriptors() -> dict[int, str]:
@@ -55,6 +55,14 @@ def cpu_time(pid: int) -> float:
     The clock id of a process is computed as in clock_getcpuclockid(3).
     """
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def wake_ups(pid: int) -> int:
+    """Return how often a process with one thread went to sleep so far."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("voluntary_ctxt_switches:"):
+            return int(line.split()[1])
+    raise LookupError("the kernel does not count context switches")
 
 
 def ended(pid: int) -> bool:
