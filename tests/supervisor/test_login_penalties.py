@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fastlisten.mail.logins import penalties
+from fastlisten.mail.logins.failed_names import FORGOTTEN
 from fastlisten.mail.logins.penalties import FREE
 from fastlisten.runtime.supervisor import login_penalties
 from fastlisten.runtime.supervisor.channel import BadMessageError, ChannelFullError
@@ -59,20 +60,22 @@ class World:
     def hear(self, key: int, kind: str, body: Any) -> bool:
         return self.shared.receive(key, kind, json.loads(json.dumps(body)))
 
-    def enter(self, key: int, source: str = HERE, id: int | None = None) -> tuple[int, int]:
+    def enter(
+        self, key: int, source: str = HERE, id: int | None = None, name: str = "0a"
+    ) -> tuple[int, int]:
         """Let a worker ask; return its attempt."""
         if id is None:
             self._ids += 1
             id = self._ids
-        assert self.hear(key, LOGIN_ENTER, {"id": id, "source": source})
+        assert self.hear(key, LOGIN_ENTER, {"id": id, "source": source, "name": name})
         return key, id
 
     def leave(self, attempt: tuple[int, int], mistake: str | None = None) -> None:
         assert self.hear(attempt[0], LOGIN_LEAVE, {"id": attempt[1], "mistake": mistake})
 
-    def fail(self, key: int, mistake: str, source: str = HERE) -> None:
-        """Fail at once."""
-        attempt = self.enter(key, source)
+    def fail(self, key: int, mistake: str, source: str = HERE, name: str = "ff") -> None:
+        """Fail at once, with another name than the attempts that are looked at."""
+        attempt = self.enter(key, source, name=name)
         assert self.states[attempt] == NOW
         self.leave(attempt, mistake)
 
@@ -132,6 +135,18 @@ def test_same_mistake_in_another_worker_counts_less() -> None:
     assert world.has(attempt, NOW, after=4)
 
 
+def test_failures_of_a_name_count_in_all_workers() -> None:
+    world = World()
+    for number in range(5):
+        world.fail(number % 2, "00", f"10.0.0.{number}", name="aa")
+    attempt, other = world.enter(0, THERE, name="aa"), world.enter(1, THERE, name="bb")
+    assert (world.failures[attempt], world.failures[other]) == (5, 1)  # and one from this address
+    world.leave(attempt)
+    world.leave(other)
+    world.pass_time(FORGOTTEN)
+    assert world.failures[world.enter(1, THERE, name="aa")] == 0
+
+
 def test_worker_that_ends_inside_has_failed() -> None:
     world = World()
     world.lock_out()
@@ -161,7 +176,7 @@ def test_attempt_that_takes_too_long_has_failed() -> None:
     assert world.has(waits, NOW, after=2 - 0.01)
     world.leave(slow, "aa")  # too late
     world.leave(waits)
-    third = world.enter(0)
+    third = world.enter(0, name="bb")
     assert world.states[third] == NOW
     assert world.failures[third] == FREE + 1
 
@@ -222,13 +237,16 @@ def test_queue_of_an_address_is_bounded_over_all_workers(monkeypatch: pytest.Mon
     ("kind", "body"),
     [
         (LOGIN_ENTER, {}),
-        (LOGIN_ENTER, {"id": "1", "source": HERE}),
-        (LOGIN_ENTER, {"id": True, "source": HERE}),
-        (LOGIN_ENTER, {"id": -1, "source": HERE}),
-        (LOGIN_ENTER, {"id": 1}),
-        (LOGIN_ENTER, {"id": 1, "source": ""}),
-        (LOGIN_ENTER, {"id": 1, "source": [HERE]}),
-        (LOGIN_ENTER, {"id": 1, "source": "a" * 65}),
+        (LOGIN_ENTER, {"id": "1", "source": HERE, "name": "0a"}),
+        (LOGIN_ENTER, {"id": True, "source": HERE, "name": "0a"}),
+        (LOGIN_ENTER, {"id": -1, "source": HERE, "name": "0a"}),
+        (LOGIN_ENTER, {"id": 1, "name": "0a"}),
+        (LOGIN_ENTER, {"id": 1, "source": HERE}),
+        (LOGIN_ENTER, {"id": 1, "source": HERE, "name": None}),
+        (LOGIN_ENTER, {"id": 1, "source": HERE, "name": "a" * 65}),
+        (LOGIN_ENTER, {"id": 1, "source": "", "name": "0a"}),
+        (LOGIN_ENTER, {"id": 1, "source": [HERE], "name": "0a"}),
+        (LOGIN_ENTER, {"id": 1, "source": "a" * 65, "name": "0a"}),
         (LOGIN_LEAVE, {"mistake": "aa"}),
         (LOGIN_LEAVE, {"id": 1, "mistake": 7}),
         (LOGIN_LEAVE, {"id": 1, "mistake": "é"}),

@@ -26,6 +26,10 @@ from fastlisten.runtime.supervisor.remote_penalties import (
 )
 
 HERE = "192.0.2.1"
+
+#: A digest.
+NAME = "0a"
+
 ROOM = 8
 
 
@@ -97,7 +101,7 @@ class World:
     async def fail(self, key: int, mistake: bytes, address: str = HERE) -> float:
         """Fail in one of the workers; return how long the attempt waited."""
         began = now()
-        entered = await self.workers[key].enter(address)
+        entered = await self.workers[key].enter(address, NAME)
         waited = now() - began
         entered.leave(mistake)
         return waited
@@ -132,7 +136,7 @@ def test_parallel_attempts_in_all_workers_take_turns() -> None:
         began = now()
 
         async def attempt(number: int) -> None:
-            one = await world.workers[number % 2].enter(HERE)
+            one = await world.workers[number % 2].enter(HERE, NAME)
             entered.append(now() - began)
             await asyncio.sleep(0.25)
             one.leave(b"%d" % number)
@@ -149,13 +153,28 @@ def test_parallel_attempts_in_all_workers_take_turns() -> None:
 def test_failures_are_told() -> None:
     async def test(world: World) -> None:
         await world.fail(0, b"a")
-        entered = await world.workers[1].enter(HERE)
+        entered = await world.workers[1].enter(HERE, "0b")
         assert entered.failures() == 1
         entered.leave(None)
         entered.leave(b"x")  # it has ended
-        third = await world.workers[0].enter(HERE)
+        third = await world.workers[0].enter(HERE, "0b")
         assert third.failures() == 1
         third.leave(None)
+
+    run(test)
+
+
+def test_failures_of_a_name_are_told() -> None:
+    async def test(world: World) -> None:
+        for number in range(4):
+            await world.fail(number % 2, b"%d" % number, f"198.51.100.{number}")
+        for worker in world.workers:
+            entered = await worker.enter(HERE, NAME)
+            assert entered.failures() == 4
+            entered.leave(None)
+            other = await worker.enter(HERE, "0b")
+            assert other.failures() == 0
+            other.leave(None)
 
     run(test)
 
@@ -195,7 +214,7 @@ def test_supervisor_that_stops_while_attempts_wait() -> None:
         for number in range(FREE + 1):
             await world.fail(0, b"%d" % number)
         began = now()
-        waiting = asyncio.create_task(world.workers[1].enter(HERE))
+        waiting = asyncio.create_task(world.workers[1].enter(HERE, NAME))
         await asyncio.sleep(0.5)
         world.stop()
         entered = await waiting
@@ -219,7 +238,7 @@ def test_long_wait_is_asked_for_again_and_again() -> None:
 def test_ends_wait_for_a_supervisor_that_does_not_read() -> None:
     async def test(world: World) -> None:
         worker = world.workers[0]
-        entered = [await worker.enter(f"192.0.2.{number}") for number in range(ROOM + 4)]
+        entered = [await worker.enter(f"192.0.2.{number}", NAME) for number in range(ROOM + 4)]
         world.stop()
         for one in entered:
             one.leave(b"x")
@@ -241,7 +260,7 @@ def test_cancelled_attempt_is_given_up() -> None:
     async def test(world: World) -> None:
         for number in range(FREE):
             await world.fail(0, b"%d" % number)
-        waiting = asyncio.create_task(world.workers[0].enter(HERE))
+        waiting = asyncio.create_task(world.workers[0].enter(HERE, NAME))
         await asyncio.sleep(0.5)
         assert len(world.shared) == 1
         waiting.cancel()
@@ -261,7 +280,7 @@ def test_full_queue_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
             await world.fail(number % 2, b"%d" % number)
         for key in (0, 1):
             with pytest.raises(LoginsBusyError, match=HERE):
-                await world.workers[key].enter(HERE)
+                await world.workers[key].enter(HERE, NAME)
 
     run(test)
 
@@ -271,7 +290,7 @@ def test_worker_with_too_many_attempts_uses_its_own_table(monkeypatch: pytest.Mo
 
     async def test(world: World) -> None:
         worker = world.workers[0]
-        entered = [await worker.enter(f"192.0.2.{number}") for number in range(3)]
+        entered = [await worker.enter(f"192.0.2.{number}", NAME) for number in range(3)]
         assert len(world.shared) == 2
         assert len(worker.own) == 1
         for one in entered:

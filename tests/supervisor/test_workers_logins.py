@@ -1,4 +1,4 @@
-"""Logins at several workers: penalties hold for all of them, and new passwords do at once.
+"""Logins at several workers: penalties and verified logins hold for all of them.
 
 Rules of this file: the program is real. Nobody waits for a penalty: where an attempt would have to,
 no more may wait (WAITING is 0), and the reply is 454.
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from support.accounts import cheap_hash, write_accounts
+from support.figures import show
 from support.relay import USERS, plain
 from support.smtp_client import SmtpClient, connected
 from support.waiting import PATIENCE, until
@@ -68,6 +69,21 @@ def told_verify(phc, secret):
 passwords.verify = told_verify
 """
 
+#: A file has a line for each message to a worker about verified passwords.
+TOLD = """
+from fastlisten.runtime.supervisor import channel
+
+send = channel.Channel.send
+
+def told_send(self, kind, body, fds=()):
+    send(self, kind, body, fds)
+    if kind == "logins-known":
+        with (told / "known").open("a") as file:
+            file.write("known\\n")
+
+channel.Channel.send = told_send
+"""
+
 RIGHT, WRONG = plain("alice@example.org", "wonder"), plain("alice@example.org", "wrong")
 
 
@@ -92,6 +108,12 @@ def login(server: Workers, pid: int, auth: bytes) -> bytes:
 def verified(directory: Path) -> list[int]:
     file = directory / "verified"
     return [int(pid) for pid in file.read_text().split()] if file.exists() else []
+
+
+def told(directory: Path) -> int:
+    """Return how many messages about verified passwords workers have got."""
+    file = directory / "known"
+    return len(file.read_text().splitlines()) if file.exists() else 0
 
 
 def test_failures_in_one_worker_count_in_the_other(tmp_path: Path) -> None:
@@ -140,15 +162,29 @@ def test_worker_killed_within_an_attempt(tmp_path: Path) -> None:
         assert two.end() == 0
 
 
-def test_changed_password_is_forgotten_by_all_workers(tmp_path: Path) -> None:
-    environ = patched(tmp_path, LOCK_OUT + VERIFICATIONS)
+def test_password_is_verified_once_for_all_workers(tmp_path: Path) -> None:
+    environ = patched(tmp_path, LOCK_OUT + VERIFICATIONS + TOLD)
     with workers(tmp_path, 2, TEXT, environ=environ, accounts=USERS) as two:
-        pids = two.pids
-        assert [login(two, pid, RIGHT) for pid in pids * 2] == [b"235"] * 4
-        assert sorted(verified(tmp_path)) == sorted(pids)  # each remembers it
+        first, second = two.pids
+        assert login(two, first, RIGHT) == b"235"
+        until(lambda: told(tmp_path) == 1, "the other worker to be told")
+        logins = [login(two, pid, RIGHT) for pid in (second, first) * 3]
+        # A worker that replaces one of them does not begin afresh.
+        os.kill(first, signal.SIGKILL)
+        two.serve(3)
+        until(lambda: told(tmp_path) == 2, "the new worker to be told")
+        (new,) = set(two.pids) - {first, second}
+        logins += [login(two, pid, RIGHT) for pid in (new, second)]
+        assert logins == [b"235"] * 8
+        assert verified(tmp_path) == [first]
+        # A new password is another login, for all of them.
         changed = USERS.replace(USERS.split('"')[5], cheap_hash("another"))
         write_accounts(tmp_path / "data" / "accounts.toml", changed)
-        assert [login(two, pid, RIGHT) for pid in pids] == [b"535"] * 2
+        assert [login(two, pid, RIGHT) for pid in (new, second)] == [b"535"] * 2
         another = plain("alice@example.org", "another")
-        assert [login(two, pid, another) for pid in pids] == [b"235"] * 2
+        assert login(two, new, another) == b"235"
+        until(lambda: told(tmp_path) == 3, "the other worker to be told")
+        assert login(two, second, another) == b"235"
+        assert verified(tmp_path) == [first, new, second, new]
         assert two.end() == 0
+    show(f"{1 + len(logins)} logins with 2 workers and a new one, 1 verification")

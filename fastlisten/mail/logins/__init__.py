@@ -2,6 +2,7 @@
 
 logins               the way of an attempt, from the penalty to the result
 penalties            addresses that have to wait after failures
+failed_names         how often each name failed
 login_cache          logins that succeeded within the last hour
 verification_queue   threads that verify passwords, and who is next
 """

@@ -22,6 +22,7 @@ import hashlib
 import logging
 import threading
 import time
+import unicodedata
 from concurrent.futures import Future
 from functools import partial
 
@@ -34,7 +35,7 @@ from fastlisten.mail.logins.login_cache import CacheResult, LoginCache
 from fastlisten.mail.logins.penalties import Entered, LoginPenalties, LoginsBusyError, Penalties
 from fastlisten.mail.logins.verification_queue import QueueFullError, VerificationQueue
 
-__all__ = ["Logins", "LoginsBusyError", "share_penalties"]
+__all__ = ["Logins", "LoginsBusyError", "share_logins"]
 
 logger = logging.getLogger("fastlisten.mail")
 
@@ -70,16 +71,18 @@ class _UndecidedError(LoginsBusyError):
 
 
 _shared: LoginPenalties | None = None
+_shared_cache: LoginCache | None = None
 
 
-def share_penalties(penalties: LoginPenalties | None) -> None:
-    """Let attempts that begin from now on wait together with those of other workers.
+def share_logins(penalties: LoginPenalties | None, cache: LoginCache | None = None) -> None:
+    """Share with other workers what attempts that begin from now on wait for, and find out.
 
     Args:
         penalties: of all workers; None for those of each `Logins`.
+        cache: knows what other workers have verified; None for that of each `Logins`.
     """
-    global _shared
-    _shared = penalties
+    global _shared, _shared_cache
+    _shared, _shared_cache = penalties, cache
 
 
 class Logins:
@@ -133,14 +136,14 @@ class Logins:
         """
         self._loop = asyncio.get_running_loop()
         penalties: LoginPenalties = self.penalties if _shared is None else _shared
-        entered = await penalties.enter(address)
+        entered = await penalties.enter(address, _name_digest(name, penalties.key))
         try:
             secret = passwords.prepared(password)
             cached, account = await self._look_up(name, secret)
             if cached is CacheResult.VALID:
                 job = None
             else:
-                job = self._submit(self._rank(cached, name, entered), name, secret)
+                job = self._submit(self._rank(cached, entered), name, secret)
         except BaseException:
             entered.leave(None)
             raise
@@ -159,6 +162,10 @@ class Logins:
         """Drop the attempts that wait, and end the threads. Blocks for the time of a hash."""
         self._queue.close()
         self._log_omitted()
+
+    @property
+    def _known(self) -> LoginCache:
+        return self._cache if _shared_cache is None else _shared_cache
 
     @staticmethod
     async def _wait(job: Future[Account | None]) -> Account | None:
@@ -188,13 +195,14 @@ class Logins:
         whose, phc = name, _NO_HASH
         if account is not None and account.password:
             whose, phc = account.name, account.password
-        return self._cache.look_up(self._cache.key(whose, secret, phc)), account
+        cache = self._known
+        return cache.look_up(cache.key(whose, secret, phc)), account
 
-    def _rank(self, cached: CacheResult, name: str, entered: Entered) -> int:
+    @staticmethod
+    def _rank(cached: CacheResult, entered: Entered) -> int:
         """Return how many failures speak against an attempt."""
-        if cached is CacheResult.EXPIRED:
-            return -1  # it was right once, so that it is no guess
-        return entered.failures() + self._cache.failures(_key(name))
+        # One that was right once is no guess.
+        return -1 if cached is CacheResult.EXPIRED else entered.failures()
 
     def _submit(self, rank: int, name: str, secret: bytes | None) -> Future[Account | None]:
         try:
@@ -224,7 +232,8 @@ class Logins:
         if right and known:
             assert account is not None
             assert secret is not None
-            self._cache.add(self._cache.key(account.name, secret, account.password))
+            cache = self._known
+            cache.add(cache.key(account.name, secret, account.password))
             return account
         if not roster.certain:
             raise _UndecidedError("the accounts are being changed")
@@ -254,7 +263,6 @@ class Logins:
         if error is None and job.result() is not None:
             entered.leave(None)
             return
-        self._cache.add_failure(_key(name))
         entered.leave(mistake)
         if not undecided:
             self._log(name, *origin)
@@ -306,6 +314,12 @@ class Logins:
         if omitted:
             text = "%d more failed logins are not shown"
             log(logger, logging.WARNING, "logins-omitted", text, omitted, count=omitted)
+
+
+def _name_digest(name: str, key: bytes) -> str:
+    """Return what failures of a name are counted under."""
+    text = unicodedata.normalize("NFC", _key(name)).casefold().encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16, key=key, person=b"name").hexdigest()
 
 
 def _key(name: str) -> str:

@@ -2,7 +2,8 @@
 
 Rules of this file: no passwords and no accounts, only who tries and who failed. `PenaltyTable`
 decides and does no I/O; `Penalties` waits on event loops, with a table for one process, from any
-loop and thread. With several workers the supervisor has the table. For each address:
+loop and thread. With several workers the supervisor has the table. It has the failures of names
+too (failed_names.py), but they make nobody wait: the name is the victim's. For each address:
 
     fewer than FREE failures, counting attempts in progress as failures: nobody waits
     after that: one attempt at a time, 1, 2, 4, ... seconds (at most LONGEST) after the last failure
@@ -31,6 +32,7 @@ from typing import Protocol
 
 from fastlisten.addresses import parse_address
 from fastlisten.errors import FastlistenError
+from fastlisten.mail.logins.failed_names import FORGOTTEN, FailedNames
 from fastlisten.mail.loop_calls import call_on
 
 __all__ = [
@@ -48,9 +50,6 @@ FREE = 3
 
 #: The longest penalty, in seconds: it allows 120 guesses an hour.
 LONGEST = 30.0
-
-#: Seconds after the last failure when all failures are forgotten.
-FORGOTTEN = 600.0
 
 #: The number of failures that leads to LONGEST: 2 ** 5 seconds are more than that.
 _MOST = FREE + 5
@@ -85,7 +84,7 @@ class Entered(Protocol):
     """An attempt that may be made now."""
 
     def failures(self) -> int:
-        """Return how many failures speak against it.
+        """Return how many failures speak against it: those of its address and of its name.
 
         Other attempts in progress from the same address count as failures.
         """
@@ -103,13 +102,14 @@ class LoginPenalties(Protocol):
 
     @property
     def key(self) -> bytes:
-        """A secret for digests of mistakes, the same for all who use the same table."""
+        """A secret for digests of names and mistakes, the same for all who use the same table."""
 
-    async def enter(self, address: str) -> Entered:
+    async def enter(self, address: str, name: str) -> Entered:
         """Wait until an attempt may be made.
 
         Args:
             address: the client's; empty if it has none.
+            name: a digest of the name, as text.
 
         Returns:
             The attempt; its `leave` must follow.
@@ -156,11 +156,12 @@ class _Record:
 
 
 class PenaltyTable:
-    """The table of addresses. It is for one thread.
+    """The table of addresses, and of names. It is for one thread.
 
     Attributes:
         records: what is known of each address, in the order of their last failure, or of when they
             were added.
+        names: how often each name failed.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -171,6 +172,7 @@ class PenaltyTable:
         """
         self._clock = clock
         self.records: dict[str, _Record] = {}
+        self.names = FailedNames(clock)
 
     def restore(self, source: str, failures: int, last: float, mistakes: Iterable[bytes]) -> None:
         """Add an address that another table has known."""
@@ -223,13 +225,19 @@ class PenaltyTable:
         record.queue.remove(attempt)
         self._next(source, record)
 
-    def failures(self, source: str) -> int:
+    def failures(self, source: str, name: str) -> int:
         """Return how many failures speak against an attempt that has entered."""
+        if not source:
+            return self.names.failures(name)
         record = self.records[source]
-        return record.failures + record.inside - 1
+        return record.failures + record.inside - 1 + self.names.failures(name)
 
-    def leave(self, source: str, mistake: bytes | None) -> None:
-        """End an attempt that has entered; see `Entered.leave`."""
+    def leave(self, source: str, name: str, mistake: bytes | None) -> None:
+        """End an attempt that has entered, or needed not to; see `Entered.leave`."""
+        if mistake is not None:
+            self.names.add(name)
+        if not source:
+            return
         record = self.records[source]
         record.inside -= 1
         if mistake is not None:
@@ -273,22 +281,20 @@ class _Waiter:
 class _Entered:
     """An attempt that has entered a table of this process."""
 
-    __slots__ = ("_penalties", "_source")
+    __slots__ = ("_name", "_penalties", "_source")
 
-    def __init__(self, penalties: Penalties, source: str) -> None:
+    def __init__(self, penalties: Penalties, source: str, name: str) -> None:
         self._penalties = penalties
         self._source = source
+        self._name = name
 
     def failures(self) -> int:
-        if not self._source:
-            return 0
         with self._penalties.lock:
-            return self._penalties.table.failures(self._source)
+            return self._penalties.table.failures(self._source, self._name)
 
     def leave(self, mistake: bytes | None) -> None:
-        if self._source:
-            with self._penalties.lock:
-                self._penalties.table.leave(self._source, mistake)
+        with self._penalties.lock:
+            self._penalties.table.leave(self._source, self._name, mistake)
 
 
 class Penalties:
@@ -297,7 +303,7 @@ class Penalties:
     Its length is the number of addresses in its table.
 
     Attributes:
-        key: a secret for digests of mistakes.
+        key: a secret for digests of names and mistakes.
         lock: to hold while the table is used.
         table: the table.
     """
@@ -316,14 +322,14 @@ class Penalties:
         with self.lock:
             return len(self.table.records)
 
-    async def enter(self, address: str) -> Entered:
+    async def enter(self, address: str, name: str) -> Entered:
         """Wait until an attempt may be made; see `LoginPenalties.enter`."""
         source = source_of(address)
         if not source:
-            return _Entered(self, source)
+            return _Entered(self, source, name)
         with self.lock:
             if self.table.enter(source):
-                return _Entered(self, source)
+                return _Entered(self, source, name)
             waiter = _Waiter()
             self.table.wait(source, waiter)
         entered = False
@@ -334,7 +340,7 @@ class Penalties:
                     pause = self.table.pause(source, waiter)
                     entered = pause == 0
                 if entered:
-                    return _Entered(self, source)
+                    return _Entered(self, source, name)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await waiter.event.wait()

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastlisten.runtime.supervisor.control_access import ControlAccess
-from fastlisten.runtime.supervisor.login_penalties import SharedPenalties
 from fastlisten.runtime.supervisor.pending import Pending
 from fastlisten.runtime.supervisor.reloads import Reloads
+from fastlisten.runtime.supervisor.shared_logins import SharedLogins
 from fastlisten.runtime.supervisor.shared_state import SharedState
 from fastlisten.runtime.supervisor.supervisor_control import SupervisorControl
 from fastlisten.runtime.supervisor.upgrade import UpgradeError, differences, shape
@@ -28,7 +28,7 @@ class Handover:
         self,
         shared: SharedState,
         workers: Workers,
-        logins: SharedPenalties,
+        logins: SharedLogins,
         control: SupervisorControl,
         reloads: Reloads,
         access: ControlAccess,

@@ -1,6 +1,7 @@
 """The penalties of logins for all workers, in the supervisor.
 
-    worker      login-enter   {"id": 7, "source": "192.0.2.1"}   may it be tried? also: still there?
+    worker      login-enter   {"id": 7, "source": "192.0.2.1", "name": "77a1..."}
+                                                                 may it be tried? also: still there?
     supervisor  login-answer  {"id": 7, "state": "enter", "failures": 0}   now
                               {"id": 7, "state": "wait", ...}              another answer follows
                               {"id": 7, "state": "busy", ...}              no: too many wait
@@ -72,8 +73,8 @@ LONGEST_ATTEMPT: Final = 60.0
 #: The longest source: an IPv6 network has 43 characters, an address with a zone may have 61.
 _LONGEST_SOURCE = 64
 
-#: The longest mistake: a digest of 32 octets.
-_LONGEST_MISTAKE = 64
+#: The longest name or mistake: a digest of 32 octets.
+_LONGEST_DIGEST = 64
 
 
 class _Attempt:
@@ -85,16 +86,22 @@ class _Attempt:
         until: when it counts as failed, once it has entered; None while it waits.
     """
 
-    __slots__ = ("_woken", "heard", "id", "key", "number", "source", "until")
+    __slots__ = ("_woken", "heard", "id", "key", "name", "number", "source", "until")
 
     def __init__(
-        self, key: int, id: int, source: str, now: float, number: int, woken: deque[_Attempt]
+        self,
+        key: int,
+        id: int,
+        origin: tuple[str, str],
+        now: float,
+        number: int,
+        woken: deque[_Attempt],
     ) -> None:
         self.heard = now
         self.number = number
         self.key = key
         self.id = id
-        self.source = source
+        self.source, self.name = origin
         self.until: float | None = None
         self._woken = woken
 
@@ -139,9 +146,12 @@ class SharedPenalties:
             BadMessageError: no worker would send that.
         """
         if kind == LOGIN_ENTER:
-            self._enter(key, count_in(body, "id"), text_in(body, "source"))
+            origin = text_in(body, "source"), _digest(body.get("name"))
+            self._enter(key, count_in(body, "id"), origin)
         elif kind == LOGIN_LEAVE:
-            self._leave(key, count_in(body, "id"), _mistake(body.get("mistake")))
+            mistake = body.get("mistake")
+            digest = None if mistake is None else _digest(mistake).encode()
+            self._leave(key, count_in(body, "id"), digest)
         else:
             return False
         self._look()
@@ -184,16 +194,21 @@ class SharedPenalties:
                 [source, one.failures, one.last, [mistake.decode() for mistake in one.mistakes]]
                 for source, one in self.table.records.items()
             ],
-            "attempts": [[one.key, one.id, one.source, one.heard, one.until] for one in attempts],
+            "names": [[name, *record] for name, record in self.table.names.records.items()],
+            "attempts": [
+                [one.key, one.id, one.source, one.name, one.heard, one.until] for one in attempts
+            ],
         }
 
     def take_over(self, state: Body) -> None:
         """Go on from what `state` has returned in the former program."""
         for source, failures, last, mistakes in state["addresses"]:
             self.table.restore(source, failures, last, [one.encode() for one in mistakes])
+        for name, count, last in state["names"]:
+            self.table.names.records[name] = (count, last)
         attempts = []
-        for key, id, source, heard, until in state["attempts"]:
-            attempt = _Attempt(key, id, source, heard, next(self._numbers), self._woken)
+        for key, id, source, name, heard, until in state["attempts"]:
+            attempt = _Attempt(key, id, (source, name), heard, next(self._numbers), self._woken)
             attempt.until = until
             attempts.append(attempt)
             self._add(attempt)
@@ -208,7 +223,8 @@ class SharedPenalties:
 
     # -- one attempt
 
-    def _enter(self, key: int, id: int, source: str) -> None:
+    def _enter(self, key: int, id: int, origin: tuple[str, str]) -> None:
+        source = origin[0]
         known = self._attempts.get((key, id))
         if known is not None:  # asked again: the answer may have been lost, or it still waits
             known.heard = self._clock()
@@ -218,7 +234,7 @@ class SharedPenalties:
             raise BadMessageError("a login from something that is no address")
         if self._of_worker[key] >= MAX_ATTEMPTS:
             raise BadMessageError("too many logins at a time")
-        attempt = _Attempt(key, id, source, self._clock(), next(self._numbers), self._woken)
+        attempt = _Attempt(key, id, origin, self._clock(), next(self._numbers), self._woken)
         if self.table.enter(source):
             self._add(attempt)
             self._let_in(attempt)
@@ -254,7 +270,7 @@ class SharedPenalties:
             self.table.withdraw(attempt.source, attempt)
         else:
             del self._entered[attempt]
-            self.table.leave(attempt.source, mistake)
+            self.table.leave(attempt.source, attempt.name, mistake)
 
     def _look(self) -> None:
         """Let those enter whose turn it is."""
@@ -287,7 +303,7 @@ class SharedPenalties:
         heapq.heapify(self._due)
 
     def _answer(self, attempt: _Attempt, state: str) -> None:
-        failures = self.table.failures(attempt.source) if state == NOW else 0
+        failures = self.table.failures(attempt.source, attempt.name) if state == NOW else 0
         body: Body = {"id": attempt.id, "state": state, "failures": failures}
         try:
             self._send(attempt.key, LOGIN_ANSWER, body)
@@ -296,17 +312,15 @@ class SharedPenalties:
             return
 
 
-def _mistake(value: Any) -> bytes | None:
-    """Return the mistake in a message.
+def _digest(value: Any) -> str:
+    """Return the digest of a name or a mistake in a message.
 
     Raises:
         BadMessageError: it is none.
     """
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.isascii() or len(value) > _LONGEST_MISTAKE:
-        raise BadMessageError("a mistake that is not a digest")
-    return value.encode()
+    if not isinstance(value, str) or not value.isascii() or len(value) > _LONGEST_DIGEST:
+        raise BadMessageError("a name or a mistake that is not a digest")
+    return value
 
 
 def _no_mistake(attempt: _Attempt) -> bytes:

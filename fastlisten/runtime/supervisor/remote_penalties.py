@@ -93,7 +93,7 @@ class RemotePenalties:
 
     Args:
         send: sends a message to the supervisor, from any thread.
-        key: a secret for digests of mistakes, the same in all workers.
+        key: a secret for digests of names and mistakes, the same in all workers.
         clock: returns seconds that never go back, at the pace of a loop's timers.
 
     Attributes:
@@ -125,7 +125,7 @@ class RemotePenalties:
         if attempt is not None:
             attempt.answer(body["state"], body["failures"])
 
-    async def enter(self, address: str) -> Entered:
+    async def enter(self, address: str, name: str) -> Entered:
         """Wait until an attempt may be made; see `LoginPenalties.enter`."""
         source = source_of(address)
         if source and self._can_ask():
@@ -134,13 +134,13 @@ class RemotePenalties:
                 self._attempts[attempt.id] = attempt
             entered = False
             try:
-                entered = await self._ask(attempt, source)
+                entered = await self._ask(attempt, source, name)
             finally:
                 if not entered:
                     self.end(attempt.id, None)
             if entered:
                 return attempt
-        return await self.own.enter(address)
+        return await self.own.enter(address, name)
 
     def end(self, id: int, mistake: bytes | None) -> None:
         """Tell the supervisor that an attempt has ended, or is given up; from any thread."""
@@ -157,7 +157,7 @@ class RemotePenalties:
             self._send_ends()
             return len(self._attempts) + len(self._unsent) < MAX_ATTEMPTS
 
-    async def _ask(self, attempt: _Attempt, source: str) -> bool:
+    async def _ask(self, attempt: _Attempt, source: str, name: str) -> bool:
         """Wait until an attempt may be made; return False if the supervisor does not say.
 
         Raises:
@@ -166,7 +166,7 @@ class RemotePenalties:
         while True:
             before = attempt.answers
             try:
-                self._send(LOGIN_ENTER, {"id": attempt.id, "source": source})
+                self._send(LOGIN_ENTER, {"id": attempt.id, "source": source, "name": name})
             except ChannelError:
                 return False
             if not await attempt.wait(ANSWER_SECONDS, lambda: attempt.answers > before):  # noqa: B023

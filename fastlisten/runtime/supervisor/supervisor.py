@@ -42,9 +42,9 @@ from fastlisten.runtime.sockets.bound_socket import close_all
 from fastlisten.runtime.supervisor.control_access import ControlAccess
 from fastlisten.runtime.supervisor.control_messages import Line
 from fastlisten.runtime.supervisor.handover import Handover
-from fastlisten.runtime.supervisor.login_penalties import SharedPenalties
 from fastlisten.runtime.supervisor.reloads import Reloads
 from fastlisten.runtime.supervisor.restarting import Restarting
+from fastlisten.runtime.supervisor.shared_logins import SharedLogins
 from fastlisten.runtime.supervisor.shared_state import SharedState, WorkerStart
 from fastlisten.runtime.supervisor.supervisor_control import SupervisorControl
 from fastlisten.runtime.supervisor.upgrade import (
@@ -110,7 +110,7 @@ class Supervisor:
             shared, workers, be_worker, self._leave, lambda key: self.control.retire(key)
         )
         send = self._workers.send
-        self._logins = SharedPenalties(send)
+        self._logins = SharedLogins(send)
         self._upkeep = Upkeep(self._manager, lambda: shared.plan.certificates)
         self.control = SupervisorControl(
             send,

@@ -23,9 +23,9 @@ from fastlisten.runtime.supervisor.channel import (
 )
 from fastlisten.runtime.supervisor.control_messages import Line, lines_in
 from fastlisten.runtime.supervisor.lifecycle_messages import ACCEPT, DRAINING, READY, SERVING
-from fastlisten.runtime.supervisor.login_penalties import SharedPenalties
 from fastlisten.runtime.supervisor.reloads import Reloads
 from fastlisten.runtime.supervisor.restarting import Restarting
+from fastlisten.runtime.supervisor.shared_logins import SharedLogins
 from fastlisten.runtime.supervisor.shared_state import SharedState
 from fastlisten.runtime.supervisor.supervisor_control import SupervisorControl
 from fastlisten.runtime.supervisor.worker_process import State, WorkerProcess
@@ -56,7 +56,7 @@ class WorkerEvents:
         shared: SharedState,
         workers: Workers,
         control: SupervisorControl,
-        logins: SharedPenalties,
+        logins: SharedLogins,
         reloads: Reloads,
         restarting: Restarting,
         first_serves: Callable[[Sequence[Line]], None],

@@ -20,7 +20,7 @@ from typing import Any
 
 from fastlisten.config import Config
 from fastlisten.log_events import log
-from fastlisten.mail.logins.logins import share_penalties
+from fastlisten.mail.logins.logins import share_logins
 from fastlisten.mail.relay.relay import SESSIONS_OF_USER, share_sessions
 from fastlisten.mail.relay.user_sessions import UserSessions
 from fastlisten.runtime.listening_lines import listening_lines
@@ -38,7 +38,9 @@ from fastlisten.runtime.supervisor.lifecycle_messages import (
 from fastlisten.runtime.supervisor.login_penalties import LOGIN_ANSWER
 from fastlisten.runtime.supervisor.reload_messages import ANSWER as RELOAD_ANSWER
 from fastlisten.runtime.supervisor.reload_messages import Answer
+from fastlisten.runtime.supervisor.remembered_logins import LOGINS_KNOWN
 from fastlisten.runtime.supervisor.remote_control import RemoteControl, WorkerControl
+from fastlisten.runtime.supervisor.remote_logins import RemoteLogins
 from fastlisten.runtime.supervisor.remote_penalties import RemotePenalties
 from fastlisten.runtime.supervisor.shared_state import WorkerStart
 from fastlisten.runtime.supervisor.worker_reload import WorkerReload
@@ -83,6 +85,7 @@ class WorkerServer:
         self._control = WorkerControl(self._channel.send, self._worker)
         self._remote = RemoteControl(self._channel.send, self._control.local)
         self._penalties = RemotePenalties(self._channel.send, start.login_key)
+        self._logins = RemoteLogins(self._channel.send, start.login_key)
         self.reloaded = None
         self._reload = WorkerReload(self._worker, self._answer_reload, self._applied)
         self._worker.make_handlers(self._remote)
@@ -111,7 +114,8 @@ class WorkerServer:
             self._member = self._start.arena.join()
             places = self._start.arena.places(self._start.relay_row, self._member)
             share_sessions(places, UserSessions(self._start.relay_users, SESSIONS_OF_USER))
-            share_penalties(self._penalties)
+            share_logins(self._penalties, self._logins.cache)
+            self._logins.begin()
             self._heartbeat = Heartbeat(self._start.arena, self._member)
             worker.accept(self._start.arena, self._member)
             self._control.apply(self._changes)
@@ -144,7 +148,7 @@ class WorkerServer:
         if self._heartbeat is not None:
             self._heartbeat.stop()
         share_sessions(None)
-        share_penalties(None)
+        share_logins(None)
         if self._member is not None:
             member, self._member = self._member, None
             self._start.arena.heal(member)
@@ -179,6 +183,8 @@ class WorkerServer:
             self._remote.receive(message.body)
         elif message.kind == LOGIN_ANSWER:
             self._penalties.receive(message.body)
+        elif message.kind == LOGINS_KNOWN:
+            self._logins.receive(message.body)
         elif message.kind == STOP:
             at_once = bool(message.body["at_once"])
             if at_once or not self._stopped:

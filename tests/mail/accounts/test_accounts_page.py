@@ -16,7 +16,7 @@ from support.accounts import cheap_hash
 from fastlisten.cli.main import main
 from fastlisten.mail.accounts import accounts_file, passwords
 from fastlisten.mail.accounts.roster import Roster
-from fastlisten.mail.logins import login_cache, logins, penalties
+from fastlisten.mail.logins import failed_names, login_cache, logins, penalties
 from fastlisten.mail.maildir.spool import STALE_AFTER
 from fastlisten.runtime.supervisor.login_penalties import LONGEST_ATTEMPT
 from fastlisten.runtime.supervisor.remote_penalties import ANSWER_SECONDS, SILENCE
@@ -66,12 +66,12 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"| attempts at a time from one address | {penalties.FREE}, ",
         f"| waiting attempts from one address | {penalties.WAITING} |",
         f"| after {penalties.FREE} failures | one at a time, 1, 2, 4, ... {penalties.LONGEST:.0f} ",
-        f"| forgetting a failure | {penalties.FORGOTTEN / 60:.0f} minutes after",
+        f"| forgetting a failure | {failed_names.FORGOTTEN / 60:.0f} minutes after",
         f"| addresses remembered | {penalties.SIZE:,}, IPv6 by /64 |",
         f", at most {logins.LOGGED} a minute;",
         f"at most {passwords.MAX_PASSWORD} octets",
         f"after {STALE_AFTER // 3600} hours",
-        f"fewest failures in the last {penalties.FORGOTTEN / 60:.0f} minutes",
+        f"fewest failures in the last {failed_names.FORGOTTEN / 60:.0f} minutes",
         {3600: "remembered for an hour"}[round(login_cache.LIFE)],
         {2: "changed less than two seconds ago"}[round(accounts_file.QUIET)],
         {60: "trusted after a minute"}[round(accounts_file.LONGEST)],

@@ -19,9 +19,10 @@ from fastlisten.mail.accounts import passwords
 from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.mail.logins import login_cache
 from fastlisten.mail.logins import logins as module
+from fastlisten.mail.logins.failed_names import FORGOTTEN
 from fastlisten.mail.logins.login_cache import LIFE, CacheResult, LoginCache
 from fastlisten.mail.logins.logins import AT_ONCE, Logins, LoginsBusyError
-from fastlisten.mail.logins.penalties import FORGOTTEN, FREE, Penalties
+from fastlisten.mail.logins.penalties import FREE, Penalties
 
 HASH = cheap_hash("right")
 USERS = [f"user{number}@example.org" for number in range(30)]
@@ -138,15 +139,28 @@ def test_cache_is_bounded_and_holds_no_secrets(monkeypatch: pytest.MonkeyPatch) 
     keys = [cache.key(str(number), b"secret", HASH) for number in range(5)]
     for key in keys:
         cache.add(key)
-        cache.add_failure(key.hex())
     assert [cache.look_up(key) for key in keys] == [CacheResult.UNKNOWN] * 2 + [
         CacheResult.VALID
     ] * 3
-    assert [cache.failures(key.hex()) for key in keys] == [0, 0, 1, 1, 1]
     assert LoginCache().key("0", b"secret", HASH) != keys[0]
     assert b"secret" not in b"".join(cache._verified)
     # Parts are delimited: the same octets split elsewhere have another key.
     assert cache.key("a", b"bc", HASH) != cache.key("ab", b"c", HASH)
+
+
+def test_caches_with_one_key_tell_each_other_what_they_know() -> None:
+    clock, told = [100.0], list[bytes]()
+    first = LoginCache(lambda: clock[0], b"k" * 32, told.append)
+    second = LoginCache(lambda: clock[0], b"k" * 32, told.append)
+    first.add(first.key("a", b"x", HASH))
+    clock[0] = 200.0
+    for login in told:
+        second.restore(login, 100.0)
+    assert len(told) == 1
+    login = second.key("a", b"x", HASH)
+    assert second.look_up(login) is CacheResult.VALID
+    clock[0] = 100.0 + LIFE
+    assert second.look_up(login) is CacheResult.EXPIRED
 
 
 def test_cached_login_still_waits_for_the_penalty(logins: Logins, verifier: Verifier) -> None:
@@ -293,18 +307,20 @@ def test_guessing_addresses_are_verified_last(logins: Logins, verifier: Verifier
 def test_expired_cache_entry_ranks_first(logins: Logins, verifier: Verifier) -> None:
     clock = [0.0]
     logins._cache = LoginCache(lambda: clock[0])
+    logins.penalties = Penalties(lambda: clock[0])
     assert check(logins, USERS[0])
     clock[0] = LIFE
-    for _ in range(3):
-        logins._cache.add_failure(USERS[0])
+    for number in range(3):
+        check(logins, USERS[0], "wrong", f"198.51.100.{number}")
     known, account = asyncio.run(logins._look_up(USERS[0], b"right"))
     assert known is CacheResult.EXPIRED
     assert account is not None
-    entered = asyncio.run(logins.penalties.enter(""))
-    assert logins._rank(known, USERS[0], entered) == -1
-    assert logins._rank(CacheResult.UNKNOWN, USERS[0], entered) == 3
+    name = module._name_digest(USERS[0].upper(), logins.penalties.key)
+    entered = asyncio.run(logins.penalties.enter("", name))
+    assert logins._rank(known, entered) == -1
+    assert logins._rank(CacheResult.UNKNOWN, entered) == 3
     clock[0] += FORGOTTEN
-    assert logins._rank(CacheResult.UNKNOWN, USERS[0].upper(), entered) == 0
+    assert logins._rank(CacheResult.UNKNOWN, entered) == 0
 
 
 def test_failures_count_alike_for_unknown_names(logins: Logins, verifier: Verifier) -> None:
@@ -313,5 +329,4 @@ def test_failures_count_alike_for_unknown_names(logins: Logins, verifier: Verifi
         for attempt in range(4):
             check(logins, name, "wrong", f"198.51.100.{10 * number + attempt}")
     assert check(logins, USERS[0])
-    assert logins._cache.failures(USERS[0]) == 4
-    assert logins._cache.failures("nobody@example.org") == 4
+    assert [count for count, _ in logins.penalties.table.names.records.values()] == [4, 4]

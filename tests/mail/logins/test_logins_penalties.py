@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from support.loops import run_virtually
 
 from fastlisten.mail.logins import penalties
-from fastlisten.mail.logins.penalties import FORGOTTEN, FREE, LoginsBusyError, Penalties, source_of
+from fastlisten.mail.logins.failed_names import FORGOTTEN
+from fastlisten.mail.logins.penalties import FREE, LoginsBusyError, Penalties, source_of
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
+
+#: A digest.
+NAME = "0a"
 
 
 def now() -> float:
@@ -28,7 +32,7 @@ def make_table() -> Penalties:
 async def fail(table: Penalties, mistake: bytes, address: str = HERE) -> float:
     """Fail once; return how long the attempt waited."""
     began = now()
-    source = await table.enter(address)
+    source = await table.enter(address, NAME)
     waited = now() - began
     source.leave(mistake)
     return waited
@@ -36,7 +40,7 @@ async def fail(table: Penalties, mistake: bytes, address: str = HERE) -> float:
 
 async def succeed(table: Penalties, address: str = HERE) -> float:
     began = now()
-    (await table.enter(address)).leave(None)
+    (await table.enter(address, NAME)).leave(None)
     return now() - began
 
 
@@ -71,7 +75,7 @@ def test_parallel_connections_do_not_help() -> None:
 
         async def attempt(number: int) -> None:
             nonlocal inside
-            source = await table.enter(HERE)
+            source = await table.enter(HERE, NAME)
             entered.append(now() - began)
             inside += 1
             assert inside <= FREE
@@ -95,7 +99,7 @@ def test_successful_attempts_wait_only_for_a_place() -> None:
         table = make_table()
 
         async def attempt() -> None:
-            source = await table.enter(HERE)
+            source = await table.enter(HERE, NAME)
             await asyncio.sleep(0.1)
             source.leave(None)
 
@@ -196,7 +200,7 @@ def test_full_table_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         table = make_table()
-        source = await table.enter("10.0.0.0")  # in use, so it stays
+        source = await table.enter("10.0.0.0", NAME)  # in use, so it stays
         for number in range(1, 40):
             for mistake in range(FREE):
                 await fail(table, b"%d" % mistake, f"10.0.0.{number}")
@@ -214,11 +218,11 @@ def test_full_queue_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         table = make_table()
-        sources = [await table.enter(HERE) for _ in range(FREE)]
-        waiting = [asyncio.create_task(table.enter(HERE)) for _ in range(5)]
+        sources = [await table.enter(HERE, NAME) for _ in range(FREE)]
+        waiting = [asyncio.create_task(table.enter(HERE, NAME)) for _ in range(5)]
         await asyncio.sleep(0)
         with pytest.raises(LoginsBusyError):
-            await table.enter(HERE)
+            await table.enter(HERE, NAME)
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
@@ -233,7 +237,7 @@ def test_full_queue_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cancelled_attempt_lets_the_next_one_in() -> None:
     async def main() -> None:
         table = make_table()
-        sources = [await table.enter(HERE) for _ in range(FREE)]
+        sources = [await table.enter(HERE, NAME) for _ in range(FREE)]
         first, second, third = (asyncio.create_task(succeed(table)) for _ in range(3))
         await asyncio.sleep(1)
         second.cancel()
@@ -268,7 +272,7 @@ def test_shared_by_loops_in_several_threads() -> None:
     def use(number: int) -> None:
         async def main() -> None:
             for _ in range(50):
-                source = await table.enter(HERE)
+                source = await table.enter(HERE, NAME)
                 turns.append(number)
                 await asyncio.sleep(0)
                 source.leave(None)
@@ -312,7 +316,7 @@ def test_any_attempts(attempts: list[tuple[int, int, int, int | None, int | None
             await asyncio.sleep(comes)
             try:
                 async with asyncio.timeout(gives_up):
-                    source = await table.enter(f"192.0.2.{number}")
+                    source = await table.enter(f"192.0.2.{number}", NAME)
             except TimeoutError:
                 return
             inside[number] += 1
