@@ -188,6 +188,19 @@ class Plan:
         reserves: list[int] = [settings["reserve"] for settings in self.config.listeners]
         return total - sum(reserves) - sum(reserve for _, reserve in self._leaving)
 
+    def _gone(self, former: Plan) -> list[tuple[Rows, int]]:
+        """Return the rows and the reserves of listeners that only a former plan has."""
+        here = {settings.id for settings in self.config.listeners}
+        return [
+            (former.rows[one.id], one["reserve"])
+            for one in former.config.listeners
+            if one.id not in here
+        ]
+
+    def _unreserved_at_first(self, former: Plan) -> int:
+        """Return how much the listeners share while those that are gone hold all their reserves."""
+        return self._unreserved() - sum(reserve for _, reserve in self._gone(former))
+
     # -- in an upgrade
 
     def rows_state(self) -> dict[str, object]:
@@ -227,9 +240,11 @@ class Plan:
             ConfigurationError: the total, which cannot change, does not suffice.
         """
         self.rows, self.shared, self._leaving = {}, former.shared, list(former._leaving)
-        if self.shared is not None and self._unreserved() < 1:
+        if self.shared is not None and self._unreserved_at_first(former) < 1:
             path = ("server", "total-connections")
             text = "with the reserves of new listeners nothing is left of it; it needs a restart"
+            if self._unreserved() >= 1:
+                text = "the reserves of removed listeners are still part of it; add new ones later"
             problem = self.config.problem(path, text)
             raise ConfigurationError([problem], self.config.warnings)
         try:
@@ -273,24 +288,37 @@ class Plan:
         """Whether reserves of listeners that are gone are still held; see `settle`."""
         return bool(self._leaving)
 
+    def lower(self, former: Plan, arena: Arena) -> None:
+        """Make room under the total for the reserves of new listeners, before anybody accepts.
+
+        What others hold beyond it is taken off the new reserves until it is given back. Listeners
+        that are gone get no more of their reserves, even in a worker that does not know yet.
+        """
+        if self.shared is None:
+            return
+        for rows, _ in self._gone(former):
+            arena.places(rows.reserve, 0).limit = 0
+        shared = arena.places(self.shared, 0)
+        shared.limit = min(shared.limit, self._unreserved_at_first(former))
+
     def commit(self, former: Plan, arena: Arena) -> None:
         """Use new limits and renewed certificates; retire the rows of listeners that are gone.
 
         No worker may accept for these listeners any more. A limit that was changed while the server
         runs stays as it is, unless its key has changed.
         """
+        self.lower(former, arena)
         self.certificates.commit()
         before = {settings.id: settings for settings in former.config.listeners}
         for settings in self.config.listeners:
             limit = settings["max-connections"]
-            known = before.pop(settings.id, None)
+            known = before.get(settings.id)
             if known is not None and known["max-connections"] != limit:
                 arena.places(self.rows[settings.id].limit, 0).limit = limit
-        for id, gone in before.items():
-            rows = former.rows[id]
+        for rows, reserve in self._gone(former):
             arena.retire_row(rows.limit)
             if self.shared is not None:
-                self._leaving.append((rows.reserve, gone["reserve"]))
+                self._leaving.append((rows.reserve, reserve))
         self.settle(arena)
 
     def settle(self, arena: Arena) -> None:

@@ -28,6 +28,7 @@ from fastlisten.runtime.supervisor.channel import (
     ChannelClosedError,
     ChannelFullError,
     Message,
+    NoRoomError,
 )
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
@@ -140,7 +141,7 @@ def test_large_message_without_free_descriptors_is_not_sent(pair: Pair) -> None:
     os.close(lowest)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
     try:
-        with pytest.raises(ChannelFullError, match="large message: Too many open files"):
+        with pytest.raises(NoRoomError, match="large message: Too many open files"):
             pair[0].send("large", large)
         pair[0].send("small", {})
     finally:

@@ -15,6 +15,7 @@ from fastlisten.runtime.supervisor.channel import (
     BadMessageError,
     ChannelClosedError,
     ChannelFullError,
+    NoRoomError,
 )
 from fastlisten.runtime.supervisor.pending import Pending
 from fastlisten.runtime.supervisor.reload_messages import (
@@ -167,11 +168,14 @@ def test_one_that_cannot_be_told_to_abandon_is_named() -> None:
     assert world.phases.abandon() == [1]
 
 
-def test_message_that_cannot_be_sent_is_a_failure() -> None:
+@pytest.mark.parametrize("error", [ValueError("it is too long"), NoRoomError("it is too long")])
+def test_message_that_cannot_be_sent_is_a_failure(error: Exception) -> None:
     world = World()
-    world.errors[2] = ValueError("too long")
+    world.errors[2] = error
     outcome = world.phases.prepare([1, 2], MESSAGES)
-    assert outcome.result() == ("the workers cannot be given the new configuration: too long",)
+    text = "the workers cannot be given the new configuration: it is too long"
+    assert outcome.result() == (text,)
+    assert world.phases.lost == set()  # nobody is at fault
 
 
 def test_one_that_has_not_committed_is_lost() -> None:

@@ -10,9 +10,16 @@ import os
 import signal
 from pathlib import Path
 
+from support.certificates import authority, table, write
 from support.program import run
 from support.waiting import until
-from support.workers import PATIENT, patched, workers
+from support.workers import PATIENT, WHO, patched, workers
+
+#: No message is longer than a packet.
+SMALL = """
+import fastlisten.runtime.supervisor.channel as channel
+channel.MAX_PAYLOAD = channel.MAX_INLINE
+"""
 
 
 def test_commands_reach_all_workers(tmp_path: Path) -> None:
@@ -43,3 +50,17 @@ def test_commands_reach_all_workers(tmp_path: Path) -> None:
         assert two.end() == 0
     assert not (tmp_path / "data" / "control.sock").exists()
     assert two.err.count("paused by uid") == 1
+
+
+def test_certificates_too_large_for_a_message_fail_the_reload_only(tmp_path: Path) -> None:
+    head = f'control-socket = "{tmp_path / "control"}"\n'
+    cert, _ = write(tmp_path, authority().sign("mx.example.org"))
+    text = f"{WHO}tls.implicit = true\n{table(tmp_path)}"
+    with workers(tmp_path, 2, text, head=head, environ=patched(tmp_path, SMALL)) as two:
+        pids = two.pids
+        cert.write_bytes(cert.read_bytes() * 100)
+        reload = run("reload", "--config", tmp_path / "mail.toml", TOLD=str(tmp_path))
+        assert reload.returncode == 1
+        assert "cannot be given the new configuration: a message has at most 65536" in reload.stderr
+        assert two.pids == pids
+        assert two.end() == 0

@@ -6,6 +6,7 @@ file, which the supervisor reads instead of waiting for five seconds (test_heart
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import signal
@@ -80,9 +81,10 @@ def served_by_more(server: Workers) -> set[int]:
     (inode,) = [one.split()[9] for one in table if one.split()[1] == local]
     found = set()
     for pid in server.pids:
-        links = [os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
-        if f"socket:[{inode}]" in links:
-            found.add(pid)
+        for one in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a client's, closed meanwhile
+                if os.readlink(one) == f"socket:[{inode}]":
+                    found.add(pid)
     return found
 
 

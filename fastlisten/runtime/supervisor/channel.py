@@ -37,6 +37,7 @@ __all__ = [
     "ChannelError",
     "ChannelFullError",
     "Message",
+    "NoRoomError",
     "sealed",
 ]
 
@@ -67,7 +68,11 @@ class ChannelError(FastlistenError):
 
 
 class ChannelFullError(ChannelError):
-    """The message was not sent: the peer does not read, or this process has no descriptor left."""
+    """The message was not sent: the peer does not read."""
+
+
+class NoRoomError(ChannelFullError):
+    """The message was not sent: this process has no descriptor or memory for a large one."""
 
 
 class ChannelClosedError(ChannelError):
@@ -140,8 +145,8 @@ class Channel:
             fds: descriptors to pass on, at most `MAX_DESCRIPTORS`; they stay open here.
 
         Raises:
-            ChannelFullError: the peer does not read, or no descriptor or memory is left for a large
-                message.
+            ChannelFullError: the peer does not read.
+            NoRoomError: no descriptor or memory is left for a large message.
             ChannelClosedError: the peer is gone.
             ValueError: too many descriptors, or more than `MAX_PAYLOAD` octets, or NaN in the body.
             OSError: a descriptor is not open.
@@ -157,7 +162,7 @@ class Channel:
         try:
             memfd = sealed(text)
         except OSError as error:
-            raise ChannelFullError(f"no room for a large message: {error.strerror}") from None
+            raise NoRoomError(f"no room for a large message: {error.strerror}") from None
         try:
             self._send(b"M%d" % len(text), [memfd, *fds])
         finally:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastlisten.runtime.supervisor.channel import ChannelError, ChannelFullError
+from fastlisten.runtime.supervisor.channel import ChannelError, ChannelFullError, NoRoomError
 from fastlisten.runtime.supervisor.pending import Pending
 from fastlisten.runtime.supervisor.reload_messages import (
     ABANDON,
@@ -222,13 +222,15 @@ class ReloadPhases:
         kind, body, fds = part.unsent[0]
         try:
             self._send(key, kind, body, fds)
+        except NoRoomError as error:
+            self._fail(key, f"the workers cannot be given the new configuration: {error}")
         except ChannelFullError:
             self._again = self._clock() + _AGAIN
         except ChannelError:
             del self._parts[key]
             self.lost.add(key)
         except (OSError, ValueError) as error:
-            # This process has no descriptors left, or the message is too long.
+            # The kernel does not pass on so many descriptors, or the message is too long.
             self._fail(key, f"the workers cannot be given the new configuration: {error}")
         else:
             part.unsent.popleft()

@@ -181,24 +181,30 @@ class Reloads:
         if self.reloaded is not None:
             self.reloaded(plan.config)
 
-    def _replace(self, committed: Collection[int] | None, lost: Collection[int]) -> None:
+    def _replace(self, committed: Collection[int] | None, lost: Collection[int]) -> list[str]:
         """Start other processes instead of those that have not taken part in a reload to its end.
 
         Args:
             committed: keys of those that have the new plan; the others are replaced. They have
                 begun to serve in the meantime, and drain. None: the plan is still the same.
             lost: keys of those that have not answered; they are killed.
+
+        Returns:
+            A sentence about each that is killed.
         """
+        killed = []
         for process in self._workers:
             if self._workers.stopping or process.state is State.DRAINING:
                 continue
             if process.key in lost or (committed is not None and self._workers.hangs(process)):
-                text = "worker %d (pid %d) has not answered during the reload: killed"
+                text = "worker %d (pid %d) has not answered during the reload: killed and replaced"
                 process.log(logging.ERROR, "worker-killed", text)
+                killed.append(text % (process.number, process.pid))
                 self._workers.kill(process)
             elif committed is not None and process.key not in committed:
                 self._workers.drain(process)
                 self._workers.replace(process)
+        return killed
 
     # -- an upgrade
 

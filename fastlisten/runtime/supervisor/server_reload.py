@@ -3,7 +3,9 @@
     load, check, compare, read certificates         here: workers may not read the keys
     open sockets, set options of those that stay    here; can be undone
     all workers prepare: make and start handlers    can be abandoned
+    make room under the total for new reserves      here: no worker has new listeners yet
     all workers commit                              one that does not is replaced
+    raise limits, give free reserves back           here: no worker has former listeners any more
 
 Rules of this file: the order of the steps and how each is undone. Whatever fails before the commit
 is reported and changes nothing. Processes are the supervisor's business.
@@ -11,6 +13,7 @@ is reported and changes nothing. Processes are the supervisor's business.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -37,8 +40,8 @@ logger = logging.getLogger("fastlisten")
 Adopt = Callable[[Plan, list[BoundSocket]], None]
 
 #: Replaces processes: all but those with the first keys (None: no others), and those with the
-#: second ones, which are killed.
-Replace = Callable[[Collection[int] | None, Collection[int]], None]
+#: second ones, which are killed. Returns a sentence about each that is killed.
+Replace = Callable[[Collection[int] | None, Collection[int]], list[str]]
 
 
 class WorkerRefusedError(FastlistenError):
@@ -121,18 +124,19 @@ async def _reload(
     except BaseException:
         plan.drop_rows(former, arena)
         raise
+    plan.lower(former, arena)
     await phases.commit()
     sockets.commit()
     close_all(sockets.gone)
     adopt(plan, sockets.sockets)
+    replaced = replace(phases.answers.keys(), phases.lost)
     plan.commit(former, arena)
-    replace(phases.answers.keys(), phases.lost)
     answers = list(phases.answers.values())
     code = sorted({name for answer in answers for name in answer.code})
     new = [*warnings, *plan.news]
     report = ReloadReport.of(plan.config.file, found, plan.certificates.found, new, code)
     log_changes(plan, found, report, answers[0].lines if answers else ())
-    return report
+    return dataclasses.replace(report, warnings=(*report.warnings, *replaced))
 
 
 def _reopen(server: ReloadedServer, plan: Plan) -> Reopened:

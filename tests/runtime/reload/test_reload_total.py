@@ -72,3 +72,21 @@ async def test_reserves_that_leave_nothing_of_the_total(tmp_path: Path) -> None:
         assert "it needs a restart" in line
         assert shared(it) == 10
         assert [one.name for one in it.server.listeners] == ["a"]
+
+
+@on_loops
+async def test_reserve_of_a_removed_listener_is_not_given_away_at_once(tmp_path: Path) -> None:
+    before = TOTAL + echo("a") + echo("b", "reserve = 6")
+    async with reloadable(tmp_path, before) as it:
+        with await it.connect("b") as client:
+            client.send(b"begin")
+            assert await read_some(client, 5) == b"begin"
+            new = TOTAL + echo("a") + echo("c", "reserve = 6")
+            (line,) = (await it.reload(new)).problems
+            assert "the reserves of removed listeners are still part of it" in line
+            assert (await it.reload(TOTAL + echo("a"))).succeeded
+            assert not (await it.reload(new)).applied
+            client.send(b"end")
+        await eventually(lambda: shared(it) == 10, "the reserve")
+        assert (await it.reload(new)).succeeded
+        assert shared(it) == 4
