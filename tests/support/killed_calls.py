@@ -12,6 +12,7 @@ import ctypes
 import importlib
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,7 +162,7 @@ def main(name: str, directory: str, *arguments: str) -> int:
         except BaseException as error:
             error.add_note(f"killed at call {number}")
             raise
-        subprocess.run(["rm", "-rf", place], check=True)
+        shutil.rmtree(place)
         if finished:
             return number - 1
 

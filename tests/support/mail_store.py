@@ -20,6 +20,7 @@ from support.waiting import PATIENCE
 
 __all__ = [
     "check_account",
+    "compared_look",
     "deliver",
     "inbox",
     "index_of",
@@ -69,6 +70,19 @@ def settled_look(index: Index, folder: int, *, thorough: bool = False) -> Looked
             return total
         assert time.monotonic() < end, index.query("SELECT * FROM pending")
         time.sleep(0.005)  # directories have to be unchanged for a while
+
+
+def compared_look(index: Index, folder: int) -> None:
+    """Look until the time of cur/ has been noted as compared."""
+    box = box_of(index, folder)
+    assert box is not None
+    end = time.monotonic() + PATIENCE
+    while index.query("SELECT seen_mtime FROM folder WHERE id = ?", (folder,)) != [
+        (os.stat(box.cur).st_mtime_ns,)
+    ]:
+        look(index, folder)
+        assert time.monotonic() < end
+        time.sleep(0.005)  # a directory has to be unchanged for a while
 
 
 def rows_of(index: Index, folder: int) -> list[Any]:

@@ -8,16 +8,27 @@ so, no message is missing or there twice, no UID has two meanings.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
 from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.store import folders
 from fastlisten.mail.store.absorb import look
+from fastlisten.mail.store.append import Appending
+from fastlisten.mail.store.copying import copy, move
+from fastlisten.mail.store.expunge import expunge
+from fastlisten.mail.store.files import Listing
+from fastlisten.mail.store.flags import store
+from fastlisten.mail.store.index import Index
+from fastlisten.mail.store.interface import Flag, FolderNotFoundError, StoreMode
+from fastlisten.mail.store.pending import box_of
 from support.mail_store import (
     check_account,
     deliver,
     inbox,
     index_of,
+    rows_of,
     settled_look,
     uids_of,
 )
@@ -65,3 +76,236 @@ class First(Absorb):
         box = Maildir(place)
         for number in (10, 9, 1, 8):
             deliver(box, b"x", f"1.M{number}")
+
+
+# --- changes of messages --------------------------------------------------------------------------
+
+SEEN, FLAGGED, DELETED = Flag.SEEN, Flag.FLAGGED, Flag.DELETED
+
+
+def contents_of(index: Index, folder: int) -> dict[int, tuple[bytes, int, str]]:
+    """Return content, flags and keywords of all messages, by UID."""
+    box = box_of(index, folder)
+    assert box is not None
+    files = Listing(box).files
+    found = {}
+    for uid, name, flags, keywords in rows_of(index, folder):
+        with open(files[name].path, "rb") as file:
+            found[uid] = (file.read(), flags, keywords)
+    return found
+
+
+def settle(index: Index) -> None:
+    """Look at all folders, until nothing is open."""
+    folders.discover(index)
+    for (folder,) in index.query("SELECT id FROM folder"):
+        settled_look(index, folder, thorough=True)
+    check_account(index)
+
+
+class Changes:
+    """Four messages in INBOX, of which two have flags and a keyword, and one in Work."""
+
+    def prepare(self, place: str) -> None:
+        with index_of(place) as index:
+            box = inbox(index).id
+            for number in (1, 2, 3, 4):
+                deliver(index.maildir, b"m%d" % number, f"{number}.a")
+            look(index, box)
+            store(index, box, [1, 3], StoreMode.ADD, FLAGGED | DELETED, ["Word"])
+            work = folders.create(index, "Work").id
+            deliver(f"{place}/.Work", b"w1", "1.w")
+            look(index, work)
+
+    def work(self, place: str, tell: Tell) -> None:
+        with index_of(place) as index:
+            self.change(index, inbox(index).id, folders.find(index, "Work").id, tell)
+
+    def change(self, index: Index, box: int, work: int, tell: Tell) -> None:
+        raise NotImplementedError
+
+    def check(self, place: str, told: list[str], finished: bool) -> None:
+        with index_of(place) as index:
+            box, work = inbox(index).id, folders.find(index, "Work").id
+            settle(index)
+            heard = told_of(told)
+            self.judge(contents_of(index, box), contents_of(index, work), heard, finished)
+
+    def judge(self, box: Contents, work: Contents, told: list[Any], finished: bool) -> None:
+        raise NotImplementedError
+
+
+Contents = dict[int, tuple[bytes, int, str]]
+
+BOX: Contents = {
+    1: (b"m1", int(FLAGGED | DELETED), "Word"),
+    2: (b"m2", 0, ""),
+    3: (b"m3", int(FLAGGED | DELETED), "Word"),
+    4: (b"m4", 0, ""),
+}
+WORK: Contents = {1: (b"w1", 0, "")}
+
+
+class Store(Changes):
+    """Flags and keywords are added and taken away; flags that were told stay."""
+
+    def change(self, index: Index, box: int, work: int, tell: Tell) -> None:
+        for mode, flags, words in (
+            (StoreMode.ADD, SEEN, ["Other"]),
+            (StoreMode.REMOVE, FLAGGED, ["word"]),
+        ):
+            found = store(index, box, [1, 2], mode, flags, words)
+            tell(json.dumps([[one.uid, int(one.flags), one.keywords] for one in found.changed]))
+
+    def judge(self, box: Contents, work: Contents, told: list[Any], finished: bool) -> None:
+        one = [
+            BOX[1][1:],
+            (int(SEEN | FLAGGED | DELETED), "Other Word"),
+            (int(SEEN | DELETED), "Other"),
+        ]
+        two = [BOX[2][1:], (int(SEEN), "Other")]
+        assert (
+            told
+            == [
+                [[1, one[1][0], ["Other", "Word"]], [2, two[1][0], ["Other"]]],
+                [[1, one[2][0], ["Other"]], [2, two[1][0], ["Other"]]][:1],
+            ][: len(told)]
+        )
+        assert (len(told) == 2) or not finished
+        assert one.index(box[1][1:]) in (len(told), min(len(told) + 1, 2))
+        assert two.index(box[2][1:]) in (min(len(told), 1), 1)
+        assert (box[3], box[4], work) == (BOX[3], BOX[4], WORK)
+        assert box[1][0] == b"m1"
+
+
+class Expunge(Changes):
+    """Messages go, and none comes back."""
+
+    def change(self, index: Index, box: int, work: int, tell: Tell) -> None:
+        tell(json.dumps(expunge(index, box)))
+
+    def judge(self, box: Contents, work: Contents, told: list[Any], finished: bool) -> None:
+        left = {uid: BOX[uid] for uid in (2, 4)}
+        assert told in ([], [[1, 3]])
+        assert told or not finished
+        assert box == left if told else box in (BOX, left)
+        assert work == WORK
+
+
+class Append(Changes):
+    """Two messages come in, or none."""
+
+    def change(self, index: Index, box: int, work: int, tell: Tell) -> None:
+        appending = Appending(index, work)
+        appending.begin(SEEN, ["New"], 1_000_000_000)
+        appending.add(b"first ")
+        appending.add(b"message")
+        appending.begin()
+        appending.add(b"second")
+        tell(json.dumps(list(appending.commit().uids)))
+
+    def judge(self, box: Contents, work: Contents, told: list[Any], finished: bool) -> None:
+        new: Contents = {2: (b"first message", int(SEEN), "New"), 3: (b"second", 0, "")}
+        assert told in ([], [[2, 3]])
+        assert told or not finished
+        assert work == {**WORK, **new} if told else work in (WORK, {**WORK, **new})
+        assert box == BOX
+
+
+class Copy(Changes):
+    """Three messages are copied, or none."""
+
+    def change(self, index: Index, box: int, work: int, tell: Tell) -> None:
+        tell(json.dumps(list(copy(index, box, [1, 2, 4], work).targets)))
+
+    def judge(self, box: Contents, work: Contents, told: list[Any], finished: bool) -> None:
+        both = {**WORK, 2: BOX[1], 3: BOX[2], 4: BOX[4]}
+        assert told in ([], [[2, 3, 4]])
+        assert told or not finished
+        assert work == both if told else work in (WORK, both)
+        assert box == BOX
+
+
+class Move(Changes):
+    """Messages are in one folder or in the other."""
+
+    def change(self, index: Index, box: int, work: int, tell: Tell) -> None:
+        tell(json.dumps(list(move(index, box, [1, 2, 4], work).targets)))
+
+    def judge(self, box: Contents, work: Contents, told: list[Any], finished: bool) -> None:
+        moved = ({3: BOX[3]}, {**WORK, 2: BOX[1], 3: BOX[2], 4: BOX[4]})
+        assert told in ([], [[2, 3, 4]])
+        assert told or not finished
+        assert (box, work) == moved if told else (box, work) in (moved, (BOX, WORK))
+
+
+# --- changes of folders ---------------------------------------------------------------------------
+
+
+class Create(Changes):
+    """A folder is made, with a role."""
+
+    def change(self, index: Index, box: int, work: int, tell: Tell) -> None:
+        folders.create(index, "Sent/ä", "Sent")
+        tell("true")
+
+    def check(self, place: str, told: list[str], finished: bool) -> None:
+        assert told or not finished
+        with index_of(place) as index:
+            settle(index)
+            names = {one.name: one for one in folders.folders(index) if one.exists}
+            assert names.keys() - {"Sent/ä"} == {"INBOX", "Work"}
+            if told:
+                assert (names["Sent/ä"].role, names["Sent/ä"].subscribed) == ("Sent", True)
+            if "Sent/ä" not in names:
+                folders.create(index, "Sent/ä", "Sent")
+
+
+class Delete(Changes):
+    """A folder is there with all its messages, or not at all."""
+
+    def change(self, index: Index, box: int, work: int, tell: Tell) -> None:
+        folders.delete(index, "Work")
+        tell("true")
+
+    def check(self, place: str, told: list[str], finished: bool) -> None:
+        assert told or not finished
+        with index_of(place) as index:
+            settle(index)
+            assert contents_of(index, inbox(index).id) == BOX
+            try:
+                found = contents_of(index, folders.find(index, "Work").id)
+            except FolderNotFoundError:
+                assert not os.path.exists(f"{place}/.Work")
+                assert index.query("SELECT count(*) FROM message") == [(4,)]
+                folders.create(index, "Work")
+            else:
+                assert not told
+                assert found == WORK
+
+
+class Rename(Changes):
+    """A folder and the one below it have the old names or the new ones."""
+
+    def prepare(self, place: str) -> None:
+        super().prepare(place)
+        with index_of(place) as index:
+            below = folders.create(index, "Work/Deep").id
+            deliver(f"{place}/.Work.Deep", b"d1", "1.d")
+            look(index, below)
+
+    def change(self, index: Index, box: int, work: int, tell: Tell) -> None:
+        folders.rename(index, "Work", "New/Work")
+        tell("true")
+
+    def check(self, place: str, told: list[str], finished: bool) -> None:
+        assert told or not finished
+        with index_of(place) as index:
+            settle(index)
+            names = {one.name for one in folders.folders(index) if one.exists}
+            old, new = {"Work", "Work/Deep"}, {"New/Work", "New/Work/Deep"}
+            assert names - {"INBOX"} == new if told else names - {"INBOX"} in (old, new)
+            top = min(names - {"INBOX"}, key=len)
+            assert contents_of(index, folders.find(index, top).id) == WORK
+            deep = folders.find(index, f"{top}/Deep")
+            assert contents_of(index, deep.id) == {1: (b"d1", 0, "")}

@@ -11,7 +11,13 @@ The one that keeps mail in Maildirs, with an index per account in SQLite:
     pending        file work that committed transactions imply
     absorb         taking over what was delivered, and what other programs have done
     folders        which there are; CREATE, DELETE, RENAME
-    rows           rows of new messages
+    flags          STORE
+    expunge        EXPUNGE
+    append         APPEND
+    copying        COPY and MOVE
+      publish      staged messages become visible, all or none
+      rows         rows of new messages
+      selection    messages that a command names, with their files
     files          finding, listing and inspecting files
     letters        flags in the names of files
 """

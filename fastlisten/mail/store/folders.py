@@ -167,7 +167,7 @@ def find(index: Index, name: str) -> FolderRow:
 
 
 def _find(index: Index, name: str) -> FolderRow | None:
-    wanted = [name]  # a directory's name that stands for itself
+    wanted = [name] if name else []  # a directory's name that stands for itself
     with contextlib.suppress(FolderRefusedError):
         wanted.append(_directory_of(name))
     for directory in reversed(wanted):

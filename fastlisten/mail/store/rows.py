@@ -23,7 +23,7 @@ class NewMessage:
         name: of its file, without flags.
         bits: its flags (letters.py).
         inspected: what its file is like; None for another file of an email that is known.
-        keywords: as in `message.keywords`.
+        keywords: with blanks in between; stored as the folder spells them.
         email: the email's id, if it is known.
     """
 
@@ -51,6 +51,8 @@ def insert_messages(
         messages: at least one.
         synced: whether the transaction is.
     """
+    words = sorted({word for message in messages for word in message.keywords.split()})
+    spelt = {word.lower(): word for word in add_keywords(db, folder, words)}
     first = index.take_uids(folder, len(messages), synced=synced)
     number = index.numbers(1 + len(messages))
     for place, message in enumerate(messages):
@@ -71,7 +73,7 @@ def insert_messages(
                 email,
                 message.name,
                 message.bits,
-                message.keywords,
+                " ".join(sorted({spelt[word.lower()] for word in message.keywords.split()})),
                 number,
             ),
         )
