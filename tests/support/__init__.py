@@ -79,6 +79,7 @@ SMTP and mail
 
 IMAP
     imap_driver               the engine without a connection
+    imap_reader               takes responses apart
 
 Libraries and programs of other projects
     foreign, foreign_clients  servers of other projects on our loops, and their clients
