@@ -45,7 +45,7 @@ cdef struct Member:
     uint64_t heartbeat    # CLOCK_MONOTONIC in milliseconds when it last showed that it is alive
     uint32_t load         # its connections in flight plus its recent accepts
     uint32_t flags        # MEMBER_...
-    uint64_t accepted     # how many connections it has accepted since it joined
+    uint64_t accepted     # how many it has accepted on shared sockets since it joined
     uint32_t spare[8]
 
 
@@ -87,6 +87,7 @@ cdef struct PlaceCounter:
     uint32_t member
     uint32_t members
     uint32_t workers      # how many members accept at a time; the others leave or replace them
+    bint in_turn          # wake them in turn: those that wait have clients of their own
     Member *processes     # of all members
     const int *wakeups    # an eventfd for each member
 
@@ -226,3 +227,4 @@ cdef class Places:
     cdef readonly uint32_t row
     cdef PlaceCounter counter
     cdef TotalCounter total    # without rows unless `count_total` was called
+    cdef void wake_in_turn(self) noexcept

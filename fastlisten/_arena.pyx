@@ -91,12 +91,19 @@ cdef inline bint ring(const PlaceCounter *counter, uint32_t member) noexcept nog
 
 
 cdef void wake_one(const PlaceCounter *counter) noexcept nogil:
-    """Wake the member with the least load of those that wait for a place of this row.
+    """Wake one of the members that wait for a place of this row.
 
-    One place needs one process: were all woken, all but one would find the place taken again.
+    One place needs one process: were all woken, all but one would find the place taken again. It is
+    the member with the least load. But if each has its own clients, it is the one after this one;
+    otherwise the clients of a member with much load might wait for ever.
     """
     cdef uint32_t i, load, least, found
     cdef uint64_t one = 1
+    if counter.in_turn:
+        for i in range(1, counter.members + 1):
+            if ring(counter, (counter.member + i) % counter.members):
+                return
+        return
     while anybody_waits(counter):
         least = 0xFFFFFFFF
         found = counter.members
@@ -460,6 +467,12 @@ cdef class Places:
         """
         self.arena.fill(&self.total.shared, shared, self.member)
         self.arena.fill(&self.total.reserve, reserve, self.member)
+
+    cdef void wake_in_turn(self) noexcept:
+        """Wake the members that wait in turn, from now on, because each has clients of its own."""
+        self.counter.in_turn = True
+        self.total.shared.in_turn = True
+        self.total.reserve.in_turn = True
 
     def take(self):
         """Take one place, under the total, too; return False when a limit is reached."""

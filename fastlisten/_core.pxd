@@ -121,6 +121,7 @@ cdef struct AcceptorState:
     bint wait
     bint tls                # connections begin with a handshake; `first_byte` is its timeout
     bint passive            # has no listening socket; others accept its connections
+    bint own_queue          # the listening socket is not shared with other processes
     bint notice_loss        # a reset also ends a connection that neither reads nor writes
     bint closing            # Acceptor.close() was called
     PlaceCounter places     # max-connections; without a row there is no limit
@@ -194,6 +195,7 @@ cdef class Engine:
     cdef list endpoints
     cdef AcceptorState **acceptors
     cdef uint32_t acceptors_size
+    cdef uint32_t first_free    # no index below is free
     cdef list owners
     cdef dict wakeups
     cdef char *buffer
@@ -215,7 +217,7 @@ cdef class Engine:
     cdef Member *processes   # of all members
     cdef Member *own         # NULL: no load is shared
     cdef uint32_t number
-    cdef int listen_set      # where listening sockets are: the epoll set itself, or one in it
+    cdef int listen_set      # where shared listening sockets are: the epoll set, or one in it
     cdef void *listen_events
     cdef uint32_t listening  # sockets in `listen_set`
     cdef bint listen_ready   # `listen_set` has been reported
@@ -264,9 +266,10 @@ cdef class Engine:
     cdef void finish(self, int fd, bint linger, bint farewell_sent) noexcept
     cdef int watch_edges(self, int fd, int operation) noexcept nogil
     cdef void reset(self, int fd) noexcept nogil
+    cdef int set_of(self, const AcceptorState *state) noexcept nogil
     cdef void arm(self, AcceptorState *state) noexcept nogil
     cdef void disarm(self, AcceptorState *state, uint8_t hold) noexcept nogil
-    cdef void count_listening(self, int change) noexcept nogil
+    cdef void count_listening(self, const AcceptorState *state, int change) noexcept nogil
     cdef void go_on_duty(self, bint wanted) noexcept nogil
     cdef void hand_over(self) noexcept nogil
     cdef bint is_rival(self, uint32_t member) noexcept nogil
@@ -274,7 +277,7 @@ cdef class Engine:
     cdef uint64_t next_duty_look(self) noexcept nogil
     cdef bint is_needed(self) noexcept nogil
     cdef void publish(self) noexcept nogil
-    cdef void accepted_some(self, uint64_t count) noexcept nogil
+    cdef void accepted_some(self, uint64_t count, bint shared) noexcept nogil
     cdef void pulse(self) noexcept nogil
     cdef void rearm(self, int hold) noexcept nogil
     cdef void hold_all(self, uint8_t hold) noexcept nogil

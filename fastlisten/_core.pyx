@@ -140,8 +140,8 @@ cdef enum:
     MAX_EVENTS = 512
     # Accepts per turn over all listeners; the time (SLICE) is bounded too.
     MAX_ACCEPTS = 256
-    # The same while the load is shared. Whoever accepts keeps the connection, so this is how much
-    # more of a burst one process may get than the others.
+    # The same on sockets that other processes accept on too. Whoever accepts keeps the connection,
+    # so this is how much more of a burst one process may get than the others.
     SHARED_ACCEPTS = 16
     # Each listener may accept at least this many per turn, however many others are ready.
     MIN_ACCEPTS = 8
@@ -403,7 +403,7 @@ cdef class Engine:
         self.buffer = <char *>(self.extra + self.table_size)
         self.view = PyMemoryView_FromMemory(self.buffer, RECEIVE_SIZE, PyBUF_WRITE)
         self.events = calloc(MAX_EVENTS, sizeof(epoll_event))
-        self.accepted = <int *>calloc(MAX_ACCEPTS, sizeof(int))
+        self.accepted = <int *>calloc(MAX_ACCEPTS + SHARED_ACCEPTS, sizeof(int))
         self.parked = <uint64_t *>calloc(PARKED_RING, sizeof(uint64_t))
         self.records = calloc(RECORDS, sizeof(LogRecord))
         if self.events == NULL or self.accepted == NULL or self.parked == NULL \
@@ -642,16 +642,19 @@ cdef class Engine:
 
     # -- listeners
 
+    cdef int set_of(self, const AcceptorState *state) noexcept nogil:
+        """Return the epoll set of a listening socket: only shared ones follow the duty."""
+        return self.fd if state.own_queue else self.listen_set
+
     cdef void arm(self, AcceptorState *state) noexcept nogil:
         cdef epoll_event event
         if state.hold or state.registered:
             return
         event.events = EPOLLIN
         event.data.u64 = slot_key(&self.table[state.fd], state.fd)
-        if epoll_ctl(self.listen_set, EPOLL_CTL_ADD, state.fd, &event) == 0:
+        if epoll_ctl(self.set_of(state), EPOLL_CTL_ADD, state.fd, &event) == 0:
             state.registered = True
-            if self.own != NULL:
-                self.count_listening(1)
+            self.count_listening(state, 1)
         else:
             # Out of kernel memory or watches: treat it as an accept that failed for the process.
             self.overloaded(state, errno)
@@ -661,16 +664,17 @@ cdef class Engine:
         state.hold |= hold
         if state.registered:
             state.registered = False
-            epoll_ctl(self.listen_set, EPOLL_CTL_DEL, state.fd, &event)
-            if self.own != NULL:
-                self.count_listening(-1)
+            epoll_ctl(self.set_of(state), EPOLL_CTL_DEL, state.fd, &event)
+            self.count_listening(state, -1)
         if state.wait and state.places.row != NULL and not hold & HOLD_WAITING:
             self.leave_queue(state)
 
     # -- sharing the load with other processes
 
-    cdef void count_listening(self, int change) noexcept nogil:
-        """A listening socket was added to the set, or taken out of it."""
+    cdef void count_listening(self, const AcceptorState *state, int change) noexcept nogil:
+        """A listening socket was added to its set, or taken out of it."""
+        if self.own == NULL or state.own_queue:
+            return
         self.listening += change
         if self.listening == 0:
             self.own.flags &= ~<uint32_t>MEMBER_ACCEPTING
@@ -792,12 +796,15 @@ cdef class Engine:
             self.own.load = load
         self.own.heartbeat = self.now
 
-    cdef void accepted_some(self, uint64_t count) noexcept nogil:
+    cdef void accepted_some(self, uint64_t count, bint shared) noexcept nogil:
         """Count connections that were accepted, and hand over if others have less load."""
         cdef Rivals rivals
         self.recent += <uint32_t>count
-        self.own.accepted += count
+        if shared:
+            self.own.accepted += count
         self.publish()
+        if not self.on_duty:
+            return
         self.count_rivals(&rivals)
         if self.own.load > rivals.most or rivals.on_duty_ahead >= duty_of(rivals.count + 1):
             self.hand_over()
@@ -948,8 +955,7 @@ cdef class Engine:
                 # A listening socket had this number, and was closed before its acceptor.
                 if self.acceptors[slot.acceptor].registered:
                     self.acceptors[slot.acceptor].registered = False
-                    if self.own != NULL:
-                        self.count_listening(-1)
+                    self.count_listening(self.acceptors[slot.acceptor], -1)
                 self.acceptors[slot.acceptor].hold |= HOLD_CLOSED
                 slot.generation += 1
             fill_slot(self, state, fd, &peer)
@@ -1194,19 +1200,20 @@ cdef class Engine:
                 elif events[i].events == <uint32_t>EPOLLOUT:
                     events[i].events = 0
                     self.continue_greeting(fd)
+        if listening:
+            self.accept_ready(self.events, self.count, listening)
         if self.listen_ready:
             self.listen_ready = False
             i = epoll_wait(self.listen_set, <epoll_event *>self.listen_events, MAX_EVENTS, 0)
             if i > 0 and self.on_duty:
                 self.accept_ready(self.listen_events, i, i)
-        elif listening:
-            self.accept_ready(self.events, self.count, listening)
 
     cdef void accept_ready(self, void *list, int count, int listening) noexcept nogil:
         """Accept on the listening sockets among these events, of which there are so many."""
         cdef epoll_event *events = <epoll_event *>list
         cdef int i, fd, turn, budget
-        cdef int most = MAX_ACCEPTS if self.own == NULL else SHARED_ACCEPTS
+        cdef bint shared = list == self.listen_events
+        cdef int most = SHARED_ACCEPTS if shared else MAX_ACCEPTS
         cdef Slot *slot
         cdef AcceptorState *state
         cdef uint64_t before, accepted = 0
@@ -1233,7 +1240,7 @@ cdef class Engine:
                     # More places may be free than this process was woken for.
                     self.pass_on(state)
         if self.own != NULL and accepted:
-            self.accepted_some(accepted)
+            self.accepted_some(accepted, shared)
 
     cdef void continue_greeting(self, int fd) noexcept nogil:
         cdef AcceptorState *state = self.acceptors[self.table[fd].acceptor]
@@ -1759,11 +1766,10 @@ cdef class Engine:
         cdef uint32_t index
         cdef AcceptorState **larger
         self.retire_acceptors()
-        for index in range(self.acceptors_size):
-            if self.acceptors[index] == NULL:
-                break
-        else:
-            index = self.acceptors_size
+        index = self.first_free
+        while index < self.acceptors_size and self.acceptors[index] != NULL:
+            index += 1
+        if index == self.acceptors_size:
             if index >= 0xFFFF:
                 raise ValueError("an engine serves at most 65,535 listening sockets")
             larger = <AcceptorState **>calloc(index * 2 + 8, sizeof(void *))
@@ -1777,6 +1783,7 @@ cdef class Engine:
             self.owners.extend([None] * (self.acceptors_size - len(self.owners)))
         if acceptor.places is not None and acceptor.state.wait:
             self.watch_wakeup(acceptor.places)
+        self.first_free = index + 1
         acceptor.state.index = <uint16_t>index
         self.acceptors[index] = acceptor.state
         self.owners[index] = acceptor
@@ -1815,6 +1822,7 @@ cdef class Engine:
             acceptor = <Acceptor>self.owners[state.index]
             self.acceptors[state.index] = NULL
             self.owners[state.index] = None
+            self.first_free = min(self.first_free, <uint32_t>state.index)
             if acceptor.places is not None and state.wait:
                 self.unwatch_wakeup(acceptor.places)
             if acceptor.server is not None:
@@ -2022,6 +2030,8 @@ cdef class Acceptor:
         notice_loss: also end a connection that is reset, or whose peer no longer answers, while
             nothing is read (reading is paused, or input has ended) and nothing waits to be sent.
             asyncio does not notice that.
+        own_queue: no other process accepts on the socket, apart from the predecessor or successor
+            of this one; so accept whoever is on duty (`Engine.share_load`).
 
     Attributes:
         replies: the greeting, refusal and so on, in the order above.
@@ -2041,7 +2051,7 @@ cdef class Acceptor:
                  bytes farewell_first_byte=b"", bytes farewell_idle=b"",
                  bytes farewell_shutdown=b"",
                  double linger=0.0, double first_byte=0.0, double idle=0.0,
-                 bint notice_loss=False):
+                 bint notice_loss=False, bint own_queue=False):
         cdef AcceptorState *state = self.state
         cdef int kind
         cdef int fd = sock.fileno() if sock is not None else -1
@@ -2074,7 +2084,10 @@ cdef class Acceptor:
         state.first_byte = milliseconds(first_byte)
         state.idle = milliseconds(idle)
         state.notice_loss = notice_loss
+        state.own_queue = own_queue
         if places is not None:
+            if own_queue:
+                places.wake_in_turn()
             state.places = places.counter
             if places.total.shared.row != NULL:
                 state.total = &places.total
