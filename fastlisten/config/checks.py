@@ -297,11 +297,18 @@ def read_binds(document: Document, listener: UnresolvedListener) -> None:
                 text,
                 quote(f"[{address}]:{tail}"),
             )
-    _check_unix(document, listener)
+    _check_families(document, listener)
 
 
-def _check_unix(document: Document, listener: UnresolvedListener) -> None:
-    if any(bind.family == "unix" for bind in listener.binds) or "bind" in listener.values.failed:
+def _check_families(document: Document, listener: UnresolvedListener) -> None:
+    """Warn about keys that mean nothing for any of the listener's binds."""
+    if "bind" in listener.values.failed:
+        return
+    families = {bind.family for bind in listener.binds}
+    if listener.values.typed.get("socket.reuse-port") and not families & {"inet", "inet6"}:
+        text = "this has no effect: no bind is an IP address"
+        document.warning(listener.at("socket.reuse-port"), text)
+    if "unix" in families:
         return
     for key in ("socket.mode", "socket.user", "socket.group"):
         if key in listener.values.typed:

@@ -227,6 +227,7 @@ class Listener:
                 first_byte=self._policy.first_byte,
                 idle=self._policy.idle,
                 notice_loss=True,
+                own_queue=bound.worker is not None,
                 **more,
             )
             self._acceptors[acceptor] = handler

@@ -125,13 +125,16 @@ class Plan:
         """The notes that the former plan did not have."""
         return [note for note in self.notes if note not in self._told]
 
-    def bind(self) -> list[BoundSocket]:
+    def bind(self, workers: int = 1) -> list[BoundSocket]:
         """Create and bind the sockets of all listeners; `listen_all` makes them listen.
+
+        Args:
+            workers: how many there are.
 
         Raises:
             StartError: with all failures; all sockets are closed.
         """
-        return open_all(self.config.listeners, self.notes, self.owner)
+        return open_all(self.config.listeners, self.notes, self.owner, workers)
 
     @property
     def owner(self) -> tuple[int, int]:

@@ -251,6 +251,20 @@ def test_v6only_follows_the_ipv4_wildcard_of_another_listener() -> None:
     assert config.listeners[0].bind[0].v6only is True
 
 
+def test_reuse_port_without_an_ip_address_warns() -> None:
+    own = "\nsocket.reuse-port = true"
+    config = load_text(listener_table("it", f'bind = ["unix:/x", "fd:3"]{own}'))
+    (warning,) = config.warnings
+    assert (warning.key, warning.message) == (
+        "server.listener.it.socket.reuse-port",
+        "this has no effect: no bind is an IP address",
+    )
+    for quiet in (f'bind = ["unix:/x", "127.0.0.1:25"]{own}', 'bind = "unix:/x"'):
+        assert not load_text(listener_table("it", quiet), machine=MACHINE).warnings
+    inherited = f"[server]{own}\n" + listener_table("it", 'bind = "unix:/x"')
+    assert not load_text(inherited, machine=MACHINE).warnings
+
+
 def test_permissions_without_a_unix_socket_warn() -> None:
     config = load_text(listener_table("it", 'socket.mode = "0600"'), machine=MACHINE)
     assert "no bind is a unix: socket" in config.warnings[0].message

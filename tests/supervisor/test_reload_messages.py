@@ -17,6 +17,7 @@ from fastlisten._core import OptionBatch
 from fastlisten.config import Config, loads
 from fastlisten.runtime.reload.difference import difference
 from fastlisten.runtime.sockets.bound_socket import BoundSocket
+from fastlisten.runtime.sockets.reopening import Reopened
 from fastlisten.runtime.supervisor.channel import MAX_DESCRIPTORS
 from fastlisten.runtime.supervisor.reload_messages import (
     PREPARE,
@@ -80,17 +81,42 @@ def test_sockets_are_known_by_their_inode() -> None:
     with socket.socket() as one, socket.socket() as other, other.dup() as copy:
         found = difference(config(), config("max-connections = 7"))
         read = through_json(Preparation.of(found, {}, {}, [bound(one), bound(copy, 1)]))
-        assert read.sockets == [("it", 0, inode(one)), ("it", 1, inode(other))]
+        assert read.sockets == [("it", 0, inode(one), False), ("it", 1, inode(other), False)]
         assert inode(other) == os.fstat(copy.fileno()).st_ino != inode(one)
+
+
+def reopened(kept: list[BoundSocket], opened: list[BoundSocket]) -> Reopened:
+    found = Reopened()
+    found.sockets, found.opened = [*kept, *opened], opened
+    return found
 
 
 def test_no_message_has_too_many_descriptors() -> None:
     with socket.socket() as sock:
-        found = Preparation.of(difference(config(), config()), {}, {}, ())
         fd = sock.fileno()
         for count, parts in ((0, []), (1, [1]), (300, [MAX_DESCRIPTORS, 300 - MAX_DESCRIPTORS])):
-            *some, last = messages(7, found, [bound(sock)] * count)
+            sockets = reopened([], [bound(sock)] * count)
+            found = Preparation.of(difference(config(), config()), {}, {}, sockets.sockets)
+            *some, last = messages(7, found, sockets, {40: 0})[40]
             assert [(kind, list(fds)) for kind, _, fds in some] == [
                 (SOCKETS, [fd] * part) for part in parts
             ]
             assert (last[0], last[1]["id"], tuple(last[2])) == (PREPARE, 7, ())
+
+
+def test_each_worker_is_given_its_own_queues() -> None:
+    with socket.socket() as shared, socket.socket() as first, socket.socket() as second:
+        queues = [
+            dataclasses.replace(bound(sock, 1), worker=number)
+            for number, sock in enumerate((first, second))
+        ]
+        sockets = reopened([bound(shared)], queues)
+        found = Preparation.of(difference(config(), config()), {}, {}, sockets.sockets)
+        sent = messages(7, found, sockets, {40: 0, 41: 1})
+        for key, own in ((40, first), (41, second)):
+            (_, _, descriptors), (_, body, _) = sent[key]
+            assert list(descriptors) == [own.fileno()]
+            assert Preparation.decode(body).sockets == [
+                ("it", 0, inode(shared), False),
+                ("it", 1, inode(own), True),
+            ]

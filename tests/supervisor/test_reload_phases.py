@@ -65,7 +65,7 @@ class World:
 
     def prepared(self) -> None:
         """Let both prepare."""
-        outcome = self.phases.prepare([1, 2], MESSAGES)
+        outcome = self.phases.prepare({1: MESSAGES, 2: MESSAGES})
         for key in (1, 2):
             self.answer(key, TAKEN, PREPARED)
         assert outcome.result() == ()
@@ -77,7 +77,7 @@ class World:
 
 def test_all_prepare_before_one_commits() -> None:
     world = World()
-    outcome = world.phases.prepare([1, 2], MESSAGES)
+    outcome = world.phases.prepare({1: MESSAGES, 2: MESSAGES})
     assert world.sent == {1: [SOCKETS], 2: [SOCKETS]}  # the rest when that has been read
     world.answer(1, TAKEN, PREPARED)
     assert world.sent == {1: [SOCKETS, PREPARE], 2: [SOCKETS]}
@@ -98,7 +98,7 @@ def test_all_prepare_before_one_commits() -> None:
 
 def test_one_that_cannot_prepare_ends_it_for_all() -> None:
     world = World()
-    outcome = world.phases.prepare([1, 2], MESSAGES)
+    outcome = world.phases.prepare({1: MESSAGES, 2: MESSAGES})
     world.answer(1, TAKEN)
     world.answer(1, PREPARED, problem="the store is broken")
     assert outcome.result() == ("the store is broken",)
@@ -110,7 +110,7 @@ def test_one_that_cannot_prepare_ends_it_for_all() -> None:
 
 def test_one_that_ends_or_hangs_is_not_waited_for() -> None:
     world = World()
-    outcome = world.phases.prepare([1, 2], MESSAGES)
+    outcome = world.phases.prepare({1: MESSAGES, 2: MESSAGES})
     world.answer(1, TAKEN, PREPARED)
     world.phases.give_up([1, 2])  # 1 has prepared, so it does not hang
     assert outcome.result() == ()
@@ -123,7 +123,7 @@ def test_one_that_ends_or_hangs_is_not_waited_for() -> None:
 
 def test_nobody_left_is_a_failure() -> None:
     world = World()
-    outcome = world.phases.prepare([1, 2], MESSAGES)
+    outcome = world.phases.prepare({1: MESSAGES, 2: MESSAGES})
     world.phases.remove(1)
     assert not ended(outcome)
     world.phases.remove(2)
@@ -135,7 +135,7 @@ def test_nobody_left_is_a_failure() -> None:
 
 def test_time_is_limited_in_both_phases() -> None:
     world = World()
-    outcome = world.phases.prepare([1, 2], MESSAGES)
+    outcome = world.phases.prepare({1: MESSAGES, 2: MESSAGES})
     world.answer(1, TAKEN, PREPARED)
     assert world.phases.deadline == world.now + PREPARE_SECONDS
     world.pass_time(PREPARE_SECONDS)
@@ -152,7 +152,7 @@ def test_time_is_limited_in_both_phases() -> None:
 def test_full_channel_is_tried_again() -> None:
     world = World()
     world.errors[2] = ChannelFullError("full")
-    world.phases.prepare([1, 2], MESSAGES)
+    world.phases.prepare({1: MESSAGES, 2: MESSAGES})
     assert world.sent == {1: [SOCKETS], 2: []}
     del world.errors[2]
     deadline = world.phases.deadline
@@ -163,7 +163,7 @@ def test_full_channel_is_tried_again() -> None:
 
 def test_one_that_cannot_be_told_to_abandon_is_named() -> None:
     world = World()
-    world.phases.prepare([1, 2], MESSAGES)
+    world.phases.prepare({1: MESSAGES, 2: MESSAGES})
     world.errors = {1: ChannelFullError("full"), 2: ChannelClosedError("it has ended")}
     assert world.phases.abandon() == [1]
 
@@ -172,7 +172,7 @@ def test_one_that_cannot_be_told_to_abandon_is_named() -> None:
 def test_message_that_cannot_be_sent_is_a_failure(error: Exception) -> None:
     world = World()
     world.errors[2] = error
-    outcome = world.phases.prepare([1, 2], MESSAGES)
+    outcome = world.phases.prepare({1: MESSAGES, 2: MESSAGES})
     text = "the workers cannot be given the new configuration: it is too long"
     assert outcome.result() == (text,)
     assert world.phases.lost == set()  # nobody is at fault
@@ -190,7 +190,7 @@ def test_one_that_has_not_committed_is_lost() -> None:
 
 def test_server_that_stops() -> None:
     world = World()
-    outcome = world.phases.prepare([1, 2], MESSAGES)
+    outcome = world.phases.prepare({1: MESSAGES, 2: MESSAGES})
     world.phases.cancel(RuntimeError("stopped"))
     with pytest.raises(RuntimeError, match="stopped"):
         outcome.result()
@@ -205,7 +205,7 @@ def test_server_that_stops() -> None:
 
 def test_answers_that_nobody_waits_for_change_nothing() -> None:
     world = World()
-    outcome = world.phases.prepare([1, 2], MESSAGES)
+    outcome = world.phases.prepare({1: MESSAGES, 2: MESSAGES})
     world.answer(1, PREPARED)  # not yet
     world.answer(1, TAKEN, PREPARED, id=6)  # to another reload
     world.answer(3, TAKEN)  # nobody
@@ -226,7 +226,7 @@ def test_answers_that_nobody_waits_for_change_nothing() -> None:
 )
 def test_answer_that_no_worker_sends(wrong: dict[str, object]) -> None:
     world = World()
-    world.phases.prepare([1, 2], MESSAGES)
+    world.phases.prepare({1: MESSAGES, 2: MESSAGES})
     body = json.loads(json.dumps(Answer(7, TAKEN).encode()))
     with pytest.raises(BadMessageError):
         world.phases.receive(1, body | wrong)

@@ -34,6 +34,7 @@ The native modules and the loop
     forked                    server processes made by fork
     told_handlers, workers    a supervisor and its workers, which say who serves
     attempts                  a client that connects to workers again and again
+    queues                    accept queues of listening sockets, from the kernel
     scripted_workers          workers that answer a supervisor's requests, without processes
     traced_program, strace    a server under strace
     world, tls_world          a script run on asyncio's server and on ours

@@ -45,8 +45,9 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         kind="boolean",
         default=False,
         text="Give each worker an accept queue of its own, balanced by the kernel (SO_REUSEPORT), "
-        "instead of one that all share.",
-        # Each worker needs its socket from the start, and what is bound with the option stays open
+        "instead of one that all share; while a worker hangs, or is replaced, the clients in its "
+        "queue wait, however idle the others are.",
+        # Each worker has its sockets from the start, and what is bound with the option stays open
         # to other programs' sockets.
         reload="restart",
         sockets=(SocketOption("ip", "bind", _SOL, socket.SO_REUSEPORT, "SO_REUSEPORT"),),

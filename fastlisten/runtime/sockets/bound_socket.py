@@ -29,6 +29,8 @@ class BoundSocket:
         backlog: for listen(2).
         accepted: options that accepted sockets don't inherit, to set on each; usually empty.
         unlink: the file of a Unix socket created here, to remove at the end: path, device, inode.
+        worker: the number of the worker whose accept queue it is (`socket.reuse-port`); None: all
+            workers accept on it.
     """
 
     listener: str
@@ -37,6 +39,7 @@ class BoundSocket:
     backlog: int
     accepted: OptionBatch
     unlink: tuple[str, int, int] | None = None
+    worker: int | None = None
 
     @property
     def address(self) -> str:
@@ -48,6 +51,10 @@ class BoundSocket:
         """The bound port, 0 for a Unix socket."""
         name = self.sock.getsockname()
         return int(name[1]) if isinstance(name, tuple) else 0
+
+    def is_for(self, worker: int) -> bool:
+        """Tell whether a worker accepts on it."""
+        return self.worker is None or self.worker == worker
 
     def duplicate(self) -> BoundSocket:
         """Return a duplicate (dup(2)) for another worker. It never removes a Unix socket's file."""

@@ -23,6 +23,7 @@ def open_all(
     listeners: Iterable[ListenerSettings],
     notes: list[str] | None = None,
     owner: tuple[int, int] = (-1, -1),
+    workers: int = 1,
 ) -> list[BoundSocket]:
     """Create, set up and bind the sockets of all listeners; none of them listens yet.
 
@@ -31,9 +32,10 @@ def open_all(
         notes: receives what the administrator should know, a sentence each.
         owner: user and group of Unix sockets' files whose listener has no `socket.user` or
             `socket.group`; -1 for those of this process.
+        workers: how many there are.
 
     Returns:
-        The sockets in order of listener and bind.
+        The sockets in order of listener, bind and worker.
 
     Raises:
         StartError: with every failure; all sockets are closed.
@@ -52,12 +54,10 @@ def open_all(
                     continue
                 for fd in descriptors:
                     opening = Opening(settings, bind, wildcards, owner, fd)
-                    bound = opening.open()
+                    opened += opening.open_for(workers)
                     failures += opening.failures
                     if notes is not None:
                         notes += opening.notes
-                    if bound is not None:
-                        opened.append(bound)
         if failures:
             raise StartError(failures)
     except BaseException:

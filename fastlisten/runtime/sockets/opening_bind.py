@@ -1,10 +1,11 @@
-"""Opens the socket of one bind: creates it, sets its options, binds it.
+"""Opens the socket of one bind, or one for each worker: creates it, sets its options, binds it.
 
 Rules of this file: all failures of a bind are collected. It does not listen.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import socket
@@ -14,7 +15,7 @@ from fastlisten._core import OptionBatch
 from fastlisten.config import Bind, ListenerSettings, SocketSetting
 from fastlisten.errors import SocketFailure
 from fastlisten.privileges import group_id, user_id
-from fastlisten.runtime.sockets.bound_socket import BoundSocket
+from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
 from fastlisten.runtime.sockets.failures import option_failure, socket_failure
 from fastlisten.runtime.sockets.inherited_descriptors import take_descriptor
 from fastlisten.runtime.sockets.socket_calls import socket_calls
@@ -22,6 +23,7 @@ from fastlisten.runtime.sockets.unix_files import bind_file, change_access
 
 __all__ = ["Opening", "unix_owner"]
 
+_IP = ("inet", "inet6")
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 
 #: Errors of socket(2) or bind(2) on a host without IPv6.
@@ -29,7 +31,7 @@ _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUP
 
 
 class Opening:
-    """Opens the socket of one bind; `failures` says what went wrong.
+    """Opens the sockets of one bind; `failures` says what went wrong.
 
     Attributes:
         beside: bind although another socket of this process has the address, with SO_REUSEPORT.
@@ -52,6 +54,46 @@ class Opening:
         self._ipv4_wildcards = wildcards
         self.failures: list[SocketFailure] = []
         self.notes: list[str] = []
+
+    def open_for(self, workers: int) -> list[BoundSocket]:
+        """Return the bound sockets: one, or with `socket.reuse-port` one for each worker.
+
+        Args:
+            workers: how many there are.
+
+        Returns:
+            None of them if there are `failures`, or the bind is skipped.
+        """
+        if workers == 1 or not self.settings["socket.reuse-port"] or self.bind.family not in _IP:
+            bound = self.open()
+            return [] if bound is None else [bound]
+        if self.bind.port:
+            return self._open_queues(workers)
+        chosen = self.open()
+        if chosen is None:
+            return []
+        # One that was bound to port 0 would lose its port when it stops listening.
+        self.bind = dataclasses.replace(self.bind, port=chosen.port)
+        try:
+            return self._open_queues(workers)
+        finally:
+            chosen.close()
+
+    def _open_queues(self, workers: int) -> list[BoundSocket]:
+        """Return a bound socket for each worker."""
+        found: list[BoundSocket] = []
+        try:
+            for number in range(workers):
+                bound = self.open()
+                if bound is None:
+                    close_all(found)
+                    return []
+                bound.worker = number
+                found.append(bound)
+        except BaseException:
+            close_all(found)
+            raise
+        return found
 
     def open(self) -> BoundSocket | None:
         """Return the bound socket, or None if there are `failures` or the bind is skipped."""

@@ -4,7 +4,8 @@
                                                     └───> undo     everything is as it was
 
 Rules of this file: a socket is known by its address and stays open whatever its listener is called,
-so its backlog is not lost. Nothing accepts on the new sockets before `commit`, and everything can
+so its backlog is not lost. A bind that stays has as many sockets as before: `socket.reuse-port`
+needs a restart. Nothing accepts on the new sockets before `commit`, and everything can
 be undone until then. All failures are collected, as when a server starts.
 
 A new socket for an address that another socket is still bound to (`[::]:25` that leaves IPv4 to
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import socket
 import stat
@@ -87,6 +89,7 @@ def reopen(
     listeners: Iterable[ListenerSettings],
     notes: list[str] | None = None,
     owner: tuple[int, int] = (-1, -1),
+    workers: int = 1,
 ) -> Reopened:
     """Open the sockets of new settings; keep those whose address is in use already.
 
@@ -95,32 +98,35 @@ def reopen(
         listeners: the new settings.
         notes: receives what the administrator should know, a sentence each.
         owner: user and group of Unix sockets' files, as for `open_all`.
+        workers: how many there are.
 
     Raises:
         StartError: with every failure; nothing has changed.
     """
     listeners = tuple(listeners)
     found = Reopened()
-    former: dict[tuple[object, ...], list[tuple[ListenerSettings, BoundSocket]]] = {}
+    # The sockets of each bind: several for a name of systemd's, or with one queue for each worker.
+    former: dict[tuple[object, ...], list[tuple[ListenerSettings, list[BoundSocket]]]] = {}
     for settings, sockets in before:
-        for bound in sockets:
-            former.setdefault(bound.bind.key, []).append((settings, bound))
+        for _, several in itertools.groupby(sockets, key=lambda bound: id(bound.bind)):
+            group = list(several)
+            former.setdefault(group[0].bind.key, []).append((settings, group))
     wanted = []
     for settings in listeners:
         for bind in settings.bind:
-            same = former.get(bind.key, [])
+            same = former.get(bind.key)
             wanted.append((settings, bind, same.pop(0) if same else None))
-            while bind.family == "systemd" and same:  # a name may have several sockets
-                wanted.append((settings, bind, same.pop(0)))
-    found.gone = [bound for left in former.values() for _, bound in left]
+    found.gone = [bound for left in former.values() for _, group in left for bound in group]
     failures: list[SocketFailure] = []
     wildcards = ipv4_wildcards(listeners)
     try:
         for settings, bind, kept in wanted:
-            if kept is not None:
-                failures += _keep(found, *kept, settings, bind, owner)
-            else:
-                failures += _open(found, Opening(settings, bind, wildcards, owner), notes)
+            if kept is None:
+                opening = Opening(settings, bind, wildcards, owner)
+                failures += _open(found, opening, workers, notes)
+                continue
+            for bound in kept[1]:
+                failures += _keep(found, kept[0], bound, settings, bind, owner)
         if failures:
             raise StartError(failures)
         listen_all(found.opened)
@@ -130,8 +136,10 @@ def reopen(
     return found
 
 
-def _open(found: Reopened, opening: Opening, notes: list[str] | None) -> list[SocketFailure]:
-    """Open the socket of a bind; return what went wrong."""
+def _open(
+    found: Reopened, opening: Opening, workers: int, notes: list[str] | None
+) -> list[SocketFailure]:
+    """Open the sockets of a bind; return what went wrong."""
     bind = opening.bind
     if bind.family in ("fd", "systemd"):
         text = "an inherited descriptor can only be used from the start; restart the server"
@@ -147,14 +155,14 @@ def _open(found: Reopened, opening: Opening, notes: list[str] | None) -> list[So
             found._undo.append(partial(_reuse_port, sock, False))
             _reuse_port(sock, True)
     opening.beside = bool(rivals)
-    bound = opening.open()
+    opened = opening.open_for(workers)
     if notes is not None:
         notes += opening.notes
-    if bound is not None:
-        found.opened.append(bound)
-        found.sockets.append(bound)
-        if rivals:
-            found._shared.append((bound.sock, opening.settings["socket.reuse-port"]))
+    found.opened += opened
+    found.sockets += opened
+    if rivals:
+        wanted = opening.settings["socket.reuse-port"]
+        found._shared += [(bound.sock, wanted) for bound in opened]
     return opening.failures
 
 

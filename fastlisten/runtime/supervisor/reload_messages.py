@@ -33,6 +33,7 @@ from typing import Any, Final
 from fastlisten.handlers.protocol import Protocol
 from fastlisten.runtime.reload.difference import Difference
 from fastlisten.runtime.sockets.bound_socket import BoundSocket
+from fastlisten.runtime.sockets.reopening import Reopened
 from fastlisten.runtime.supervisor.channel import MAX_DESCRIPTORS, BadMessageError
 from fastlisten.runtime.supervisor.control_messages import Line, lines_in
 from fastlisten.runtime.tls.pem import FileRead
@@ -87,13 +88,14 @@ class Preparation:
         difference: between the configurations, with the new one.
         files: certificates and client CAs as the supervisor has read them, by path.
         rows: the rows of listeners in the arena, by id.
-        sockets: all sockets of the new plan: id of the listener, number of the bind, inode.
+        sockets: all sockets of the new plan on which the worker accepts: id of the listener, number
+            of the bind, inode, whether no other worker accepts on it.
     """
 
     difference: Difference
     files: Mapping[str, FileRead]
     rows: Mapping[str, Sequence[int]]
-    sockets: Sequence[tuple[str, int, int]]
+    sockets: Sequence[tuple[str, int, int, bool]]
 
     @classmethod
     def of(
@@ -107,7 +109,12 @@ class Preparation:
         binds = {one.id: one.bind for one in difference.config.listeners}
         keys = {id: [bind.key for bind in own] for id, own in binds.items()}
         places = [
-            (bound.listener, keys[bound.listener].index(bound.bind.key), inode(bound.sock))
+            (
+                bound.listener,
+                keys[bound.listener].index(bound.bind.key),
+                inode(bound.sock),
+                bound.worker is not None,
+            )
             for bound in sockets
         ]
         return cls(difference, files, rows, places)
@@ -130,23 +137,36 @@ class Preparation:
             difference,
             {path: FileRead(**read) for path, read in body["files"].items()},
             body["rows"],
-            [(id, place, number) for id, place, number in body["sockets"]],
+            [(id, place, number, own) for id, place, number, own in body["sockets"]],
         )
 
 
-def messages(id: int, preparation: Preparation, opened: Sequence[BoundSocket]) -> list[Outgoing]:
-    """Return the messages that prepare a worker, in order.
+def messages(
+    id: int, preparation: Preparation, sockets: Reopened, workers: Mapping[int, int]
+) -> dict[int, list[Outgoing]]:
+    """Return the messages that prepare each worker, by its key, in order.
 
     Args:
         id: of the reload.
-        preparation: what it needs.
-        opened: the new sockets.
+        preparation: with all sockets, those of other workers too.
+        sockets: the same ones.
+        workers: their numbers, by key.
     """
-    found: list[Outgoing] = []
-    for start in range(0, len(opened), MAX_DESCRIPTORS):
-        part = opened[start : start + MAX_DESCRIPTORS]
-        found.append((SOCKETS, {"id": id}, [bound.sock.fileno() for bound in part]))
-    return [*found, (PREPARE, {"id": id, **preparation.encode()}, ())]
+    body = {"id": id, **preparation.encode()}
+    found: dict[int, list[Outgoing]] = {}
+    for key, worker in workers.items():
+        opened = [bound.sock.fileno() for bound in sockets.opened if bound.is_for(worker)]
+        used = [
+            place
+            for place, bound in zip(body["sockets"], sockets.sockets, strict=True)
+            if bound.is_for(worker)
+        ]
+        found[key] = [
+            (SOCKETS, {"id": id}, opened[start : start + MAX_DESCRIPTORS])
+            for start in range(0, len(opened), MAX_DESCRIPTORS)
+        ]
+        found[key].append((PREPARE, {**body, "sockets": used}, ()))
+    return found
 
 
 class _Pickler(pickle.Pickler):

@@ -85,14 +85,12 @@ class ReloadPhases:
 
     # -- the steps
 
-    def prepare(
-        self, keys: Iterable[int], messages: Sequence[Outgoing]
-    ) -> Pending[tuple[str, ...]]:
+    def prepare(self, messages: Mapping[int, Sequence[Outgoing]]) -> Pending[tuple[str, ...]]:
         """Let workers prepare.
 
         Args:
-            keys: of the workers.
-            messages: for each of them, in order; the last one is answered when it has prepared.
+            messages: for each worker, by key, in order; the last one is answered when it has
+                prepared.
 
         Returns:
             Why the configuration cannot be used, as the first worker says that cannot; empty if at
@@ -100,7 +98,7 @@ class ReloadPhases:
         """
         outcome: Pending[tuple[str, ...]] = Pending()
         self._prepared = outcome
-        self._parts = {key: _Part(deque(messages)) for key in keys}
+        self._parts = {key: _Part(deque(each)) for key, each in messages.items()}
         self._ends = self._clock() + PREPARE_SECONDS
         self._go_on()
         return outcome

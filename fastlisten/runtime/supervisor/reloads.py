@@ -156,9 +156,13 @@ class Reloads:
         self._phases = ReloadPhases(self._count, self._workers.send)
         self._begins()
         shared, workers = self._shared, self._workers
-        keys = [one.key for one in workers if one.state is State.SERVING and not workers.hangs(one)]
-        drained = self._control.drained
-        server = ReloadedServer(shared.plan, shared.sockets, shared.arena, keys, drained)
+        serving = {
+            one.key: one.number
+            for one in workers
+            if one.state is State.SERVING and not workers.hangs(one)
+        }
+        drained, size = self._control.drained, len(workers.slots)
+        server = ReloadedServer(shared.plan, shared.sockets, shared.arena, size, serving, drained)
         reload = run(reload_workers(server, self._phases, self._adopt, self._replace))
 
         def ended() -> None:

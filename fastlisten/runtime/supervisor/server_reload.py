@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastlisten._arena import Arena
@@ -64,14 +64,16 @@ class ReloadedServer:
         plan: in use.
         sockets: all of them.
         arena: of all workers.
-        workers: keys of the workers that serve.
+        size: how many workers it has.
+        workers: those that serve: their numbers, by key.
         drained: ids of the listeners that were drained on request; may change in the meantime.
     """
 
     plan: Plan
     sockets: Sequence[BoundSocket]
     arena: Arena
-    workers: Collection[int]
+    size: int
+    workers: Mapping[int, int]
     drained: Collection[str]
 
 
@@ -113,8 +115,8 @@ async def _reload(
         try:
             rows = plan.row_numbers()
             preparation = Preparation.of(found, files, rows, sockets.sockets)
-            outgoing = messages(phases.id, preparation, sockets.opened)
-            if problems := await phases.prepare(server.workers, outgoing):
+            outgoing = messages(phases.id, preparation, sockets, server.workers)
+            if problems := await phases.prepare(outgoing):
                 raise WorkerRefusedError(problems)
         except BaseException:
             if silent := phases.abandon():
@@ -150,4 +152,4 @@ def _reopen(server: ReloadedServer, plan: Plan) -> Reopened:
         own.setdefault(bound.listener, []).append(bound)
     here = [(one, own.get(one.id, ())) for one in server.plan.config.listeners]
     wanted = [one for one in plan.config.listeners if one.id not in server.drained]
-    return reopen(here, wanted, plan.notes, plan.owner)
+    return reopen(here, wanted, plan.notes, plan.owner, server.size)

@@ -19,7 +19,8 @@ from fastlisten.mail.relay.relay import SESSIONS
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
 from fastlisten.runtime.sockets.opening import listen_all
-from fastlisten.runtime.sockets.taking_over import taken_over
+from fastlisten.runtime.sockets.queues import close_queues, open_queues
+from fastlisten.runtime.sockets.taking_over import state_of, taken_over
 from fastlisten.runtime.supervisor.channel import Channel
 
 __all__ = ["SharedState", "WorkerStart"]
@@ -64,6 +65,8 @@ class SharedState:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.sockets: list[BoundSocket] = []
+        # Workers that are not started again.
+        self._lost: set[int] = set()
         self._arena: Arena | None = None
         self._relay_row = 0
         self._relay_users = -1
@@ -80,17 +83,18 @@ class SharedState:
         """The ids of the configured listeners, in order."""
         return [settings.id for settings in self.plan.config.listeners]
 
-    def open(self, members: int) -> None:
+    def open(self, workers: int, members: int) -> None:
         """Bind the sockets, which do not listen yet, and make the shared memory.
 
         Args:
+            workers: how many there are.
             members: how many processes may use it at a time.
 
         Raises:
             StartError: a socket cannot be bound.
             OSError: no descriptor or memory left.
         """
-        self.sockets = self.plan.bind()
+        self.sockets = self.plan.bind(workers)
         self._arena = self.plan.make_arena(members)
         self._relay_row = self._arena.add_row(SESSIONS)
         self._relay_users = os.memfd_create("fastlisten-relay-users", os.MFD_CLOEXEC)
@@ -98,6 +102,18 @@ class SharedState:
     def adopt(self, plan: Plan, sockets: list[BoundSocket]) -> None:
         """Use another plan and its sockets from now on."""
         self.plan, self.sockets = plan, sockets
+        for worker in self._lost:
+            close_queues(sockets, worker)
+
+    def close_queues(self, worker: int) -> None:
+        """Close the accept queues of a worker that is not started again."""
+        self._lost.add(worker)
+        close_queues(self.sockets, worker)
+
+    def open_queues(self, worker: int) -> None:
+        """Open the accept queues of a worker, which is ready, if they were closed."""
+        self._lost.discard(worker)
+        open_queues(self.sockets, worker)
 
     def close_listener(self, id: str) -> None:
         """Close the sockets of a listener here; nobody accepts once the workers drain it."""
@@ -123,12 +139,15 @@ class SharedState:
 
     def start_of(self, number: int, channel: Channel) -> WorkerStart:
         """Return what a worker needs, in its process, which has just been forked."""
+        sockets = [bound for bound in self.sockets if bound.is_for(number)]
         for bound in self.sockets:
             bound.unlink = None  # their files are the supervisor's
+            if not bound.is_for(number):
+                bound.close()
         return WorkerStart(
             self.plan,
             number,
-            self.sockets,
+            sockets,
             self.arena,
             channel,
             self._relay_row,
@@ -140,15 +159,15 @@ class SharedState:
 
     def state(self) -> dict[str, Any]:
         """Return what the new program of an upgrade needs to go on, as a JSON value."""
+        binds = {one.id: one.bind for one in self.plan.config.listeners}
         return {
             "arena": [self.arena.fd, self.arena.wakeups],
             "rows": self.plan.rows_state(),
             "relay-row": self._relay_row,
             "relay-users": self._relay_users,
             "login-key": self._login_key.hex(),
-            "sockets": [
-                [one.sock.fileno(), one.listener, one.bind.text, one.unlink] for one in self.sockets
-            ],
+            "sockets": [state_of(one, binds[one.listener]) for one in self.sockets],
+            "lost": list(self._lost),
         }
 
     def descriptors(self) -> list[int]:
@@ -172,6 +191,7 @@ class SharedState:
         self._relay_users = state["relay-users"]
         self._login_key = bytes.fromhex(state["login-key"])
         listeners = {one.id: one for one in self.plan.config.listeners}
-        for number, listener, bind, unlink in state["sockets"]:
-            self.sockets.append(taken_over(number, listeners[listener], bind, unlink))
-        listen_all(self.sockets)  # with the backlogs of the file as it is now
+        self.sockets = [taken_over(one, listeners[one["listener"]]) for one in state["sockets"]]
+        self._lost = set(state["lost"])
+        # With the backlogs of the file as it is now.
+        listen_all([bound for bound in self.sockets if bound.worker not in self._lost])

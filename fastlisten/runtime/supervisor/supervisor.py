@@ -184,7 +184,8 @@ class Supervisor:
             self._access.open()
         try:
             if state is None:
-                self._shared.open(members=3 * len(workers.slots) + 1)
+                count = len(workers.slots)
+                self._shared.open(count, members=3 * count + 1)
                 workers.spawn(workers.slots[0])
             else:
                 try:

@@ -88,6 +88,7 @@ def shape(config: Config) -> dict[str, Any]:
     for settings in config.listeners:
         found[f"listener.{settings.id}.bind"] = [bind.text for bind in settings.bind]
         found[f"listener.{settings.id}.reserve"] = settings["reserve"]
+        found[f"listener.{settings.id}.socket.reuse-port"] = settings["socket.reuse-port"]
     return found
 
 

@@ -134,7 +134,9 @@ class WorkerEvents:
             raise BadMessageError(f"{kind!r} while it is {state.value}")
 
     def _ready(self, process: WorkerProcess) -> None:
-        if not self._workers.started:
+        if self._workers.started:
+            self._shared.open_queues(process.number)
+        else:
             listen_all(self._shared.sockets)
         changes = self._control.changes()
         self._control.add(process.key, process.number)

@@ -151,7 +151,7 @@ class WorkerReload:
         }
         settings = {each.id: each for each in preparation.difference.config.listeners}
         found = []
-        for id, place, number in preparation.sockets:
+        for id, place, number, alone in preparation.sockets:
             own = settings[id]
             former = here.get(number)
             sock = one.received.get(number) if former is None else former.sock
@@ -162,8 +162,9 @@ class WorkerReload:
             accepted = socket_calls(own, sock).batch
             if former is not None and former.accepted.entries == accepted.entries:
                 accepted = former.accepted
-            bind = own.bind[place]
-            found.append(BoundSocket(id, bind, sock, own["socket.backlog"], accepted))
+            bind, worker = own.bind[place], self._worker.number if alone else None
+            backlog = own["socket.backlog"]
+            found.append(BoundSocket(id, bind, sock, backlog, accepted, worker=worker))
         return found
 
     def _commit(self, one: _Reload) -> None:

@@ -317,6 +317,7 @@ class Workers:
 
     def _give_up(self, slot: Slot, ended: Ended) -> None:
         slot.given_up = True
+        self._shared.close_queues(slot.number)
         left = sum(not one.given_up for one in self.slots)
         text = "worker %d cannot start (%s) and is not started again; %d of %d workers are left"
         values = (slot.number, ended, left, len(self.slots))
