@@ -8,6 +8,7 @@ parser           octets in, a tree of parts out
   envelope       what IMAP's ENVELOPE says of a message
     addresses    address lists
     lexical      comments, quoted strings and words, as RFC 5322 and RFC 2045 have them
+sections         which octets of the file FETCH's sections are, and these octets
 compact          the tree in a form for an index, and back
 
 Rules of this package: no I/O, and nothing of a protocol's notation. A message comes as `bytes` or

@@ -48,9 +48,9 @@ def header_end(data: Octets, start: int, limit: int) -> int:
     """
     if start == 0:
         if data[:1] == b"\n":
-            return min(1, limit)
+            return 1
         if data[:2] == b"\r\n":
-            return min(2, limit)
+            return 2
     match = _BLANK_LINE.search(data, max(start - 1, 0), limit)
     return limit if match is None else match.end()
 

@@ -160,9 +160,11 @@ class _Parser:
         """End the innermost parts until `level` parts are open."""
         while len(self.open) > level:
             part = self.open.pop()
-            # A line break that ends a header is not the boundary's; and no part ends before its
-            # last child.
-            part.end = end = max(end, part.body)
+            part.end = end
+            # A delimiter right after a header, or after another delimiter, takes its line break
+            # from that.
+            part.body = min(part.body, end)
+            part.header = min(part.header, end)
 
     def next_delimiter(self, position: int) -> tuple[int, int]:
         """Find the first delimiter line at or after `position`, the beginning of a line.

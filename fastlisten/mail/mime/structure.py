@@ -66,8 +66,8 @@ class Part:
     Attributes:
         header: offset of its header, which ends where the body begins.
         body: offset of its body. The blank line after the header is the header's last.
-        end: offset of the end of its body. The line break before the next boundary belongs to
-            the boundary (RFC 2046 5.1.1), unless it is the header's last.
+        end: offset of the end of its body. The line break before the next delimiter belongs to the
+            delimiter (RFC 2046 5.1.1), and so neither to a body nor to a header.
         header_lines: line ends in the header.
         lines: line ends in the body.
         header_bare: how many of the header's line ends are an LF without CR in the file.

@@ -68,21 +68,27 @@ def test_line_break_before_a_delimiter_is_the_delimiters() -> None:
     assert bodies(data, parse(data)) == [b"one", b"two\r\n", b"", b"\r\n"]
 
 
-def test_line_break_that_ends_a_header_is_the_headers() -> None:
-    data = (
-        b"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/html\n--b\n--b--\n"
-    )
-    first, second = parse(data).children
-    assert data[first.header : first.body] == b"Content-Type: text/html\n"
-    assert (first.end, first.subtype) == (first.body, b"html")
-    assert second.header == second.body == second.end
+def test_delimiter_right_after_a_header() -> None:
+    """RFC 2046 5.1.1: the line break before it is the delimiter's there too."""
+    for end in (b"\n", b"\r\n"):
+        data = multipart(b"b", b"X: 1", b"X: 2" + end, b"X: 3" + 2 * end, b"", end, end=end)
+        parts = parse(data).children
+        headers = [data[part.header : part.body] for part in parts]
+        assert headers == [b"X: 1", b"X: 2" + end, b"X: 3" + 2 * end, b"", end]
+        assert bodies(data, parse(data)) == [b""] * 5
+        data = data.replace(b"X: 1", b"Content-Type: message/rfc822" + 2 * end + b"X: 1")
+        part = parse(data).children[0]
+        assert part.end == part.children[0].end == part.children[0].body
+        assert part.size == len("X: 1")
 
 
-def test_parent_ends_no_earlier_than_its_last_child() -> None:
-    inner = b"Content-Type: message/rfc822\r\n\r\nSubject: x"
-    part = parse(multipart(b"b", inner)).children[0]
-    assert part.end == part.children[0].end == part.children[0].body
-    assert part.size == len("Subject: x\r\n")
+def test_delimiter_right_after_a_delimiter() -> None:
+    data = b"Content-Type: multipart/mixed; boundary=b\n\n--b\n--b\n--b--"
+    assert bodies(data, parse(data)) == [b"", b""]
+    data = multipart(b"out", b"Content-Type: multipart/mixed; boundary=in\r\n\r\n--in")
+    part = parse(data).children[0]
+    assert data[part.body : part.end] == b"--in"
+    assert part.children[0].header == part.children[0].end == part.end
 
 
 def test_message_without_body_or_header() -> None:
@@ -184,6 +190,8 @@ def test_same_boundary_within_itself_belongs_to_the_inner_part_first() -> None:
     part = parse(data)
     assert shape(part) == ["multipart/mixed", ["multipart/mixed", "text/plain"], "text/plain"]
     assert bodies(data, part) == [b"one", b"two"]
+    inner = part.children[0]
+    assert data[inner.header : inner.body].endswith(b"\r\n\r\n")
 
 
 def test_closed_boundary_is_no_delimiter_in_the_epilogue() -> None:

@@ -53,7 +53,7 @@ def check(data: bytes, part: Part) -> None:
 
 
 @given(line_soups | trees)
-@settings(max_examples=300)
+@settings(max_examples=500)
 def test_pieces_are_the_whole_message(data: bytes) -> None:
     part = parse(data)
     assert b"".join(pieces(data, part)) == data
@@ -61,7 +61,7 @@ def test_pieces_are_the_whole_message(data: bytes) -> None:
 
 
 @given(line_soups | trees)
-@settings(max_examples=300)
+@settings(max_examples=500)
 def test_parts_lie_within_their_parents(data: bytes) -> None:
     check(data, parse(data))
 
