@@ -134,9 +134,11 @@ def stop(group: WorkerGroup, plan: Plan) -> Sample:
     # Those that are never greeted must not take the slots of others.
     clients = int(plan.steady_rate * plan.seconds) + 1
     options += ["--duration", str(plan.seconds), "--in-flight", str(clients)]
-    options += ["--late", str(PROMPT), "--grace", str(PROMPT)]
+    options += ["--late", str(PROMPT), "--grace", str(PROMPT), "--steps"]
     with contextlib.ExitStack() as stack:
         load = stack.enter_context(Load("silent", group.port, None, options))
+        load.event("ready")
+        load.tell("go")
         time.sleep(plan.seconds / 4)
         stack.enter_context(group.stopped(busiest))
         result = load.read_json()
