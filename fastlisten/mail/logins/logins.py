@@ -7,7 +7,8 @@ Rules of this file: nothing is hashed on an event loop. A login attempt goes thr
                                   succeeds again at once
     the queue of the process      verification_queue.py: at most WAITING attempts; the next is the
                                   one whose address and name have the fewest failures
-    a thread                      at most AT_ONCE, each takes the memory of one hash (64 MiB)
+    a thread                      at most AT_ONCE, each takes the memory of one hash (64 MiB); with
+                                  several workers at most `shared_verifications` in all of them
 
 The penalty comes before the cache, which would answer guesses at no cost. In the thread, every
 attempt costs one verification with the same parameters, whatever is wrong: the name, the password,
@@ -33,14 +34,19 @@ from fastlisten.mail.accounts.roster import Account, Roster
 from fastlisten.mail.address import AddressError, parse_mailbox
 from fastlisten.mail.logins.login_cache import CacheResult, LoginCache
 from fastlisten.mail.logins.penalties import Entered, LoginPenalties, LoginsBusyError, Penalties
-from fastlisten.mail.logins.verification_queue import QueueFullError, VerificationQueue
+from fastlisten.mail.logins.verification_queue import (
+    QueueFullError,
+    SharedSlots,
+    Slots,
+    VerificationQueue,
+)
 
-__all__ = ["Logins", "LoginsBusyError", "share_logins"]
+__all__ = ["Logins", "LoginsBusyError", "share_logins", "shared_verifications"]
 
 logger = logging.getLogger("fastlisten.mail")
 
 #: Verifications at the same time. Each keeps a processor busy (or several: its lanes), and mail
-#: needs processors too.
+#: needs processors too. See also `shared_verifications`.
 AT_ONCE = 2
 
 #: Verifications that wait for a thread, about a quarter of a minute's work. There has to be room
@@ -48,7 +54,7 @@ AT_ONCE = 2
 #: logins.
 WAITING = 256
 
-_QUEUE_FULL = f"{WAITING} logins are waiting"
+_QUEUE_FULL = "too many logins are waiting"
 
 #: Stands for the hash of a name that has none, so that looking it up costs the same.
 _NO_HASH = "$" * 97
@@ -72,17 +78,36 @@ class _UndecidedError(LoginsBusyError):
 
 _shared: LoginPenalties | None = None
 _shared_cache: LoginCache | None = None
+_shared_slots: SharedSlots | None = None
 
 
-def share_logins(penalties: LoginPenalties | None, cache: LoginCache | None = None) -> None:
+def share_logins(
+    penalties: LoginPenalties | None,
+    cache: LoginCache | None = None,
+    slots: Slots | None = None,
+    workers: int = 1,
+) -> None:
     """Share with other workers what attempts that begin from now on wait for, and find out.
 
     Args:
         penalties: of all workers; None for those of each `Logins`.
         cache: knows what other workers have verified; None for that of each `Logins`.
+        slots: `shared_verifications` of them; None to count each worker's for itself.
+        workers: how many there are.
     """
-    global _shared, _shared_cache
-    _shared, _shared_cache = penalties, cache
+    global _shared, _shared_cache, _shared_slots
+    _shared, _shared_cache, _shared_slots = penalties, cache, None
+    if slots is not None:
+        # So many that the last one waits as long as in a single process.
+        places = WAITING * shared_verifications(workers) // (AT_ONCE * workers)
+        _shared_slots = SharedSlots(slots, places)
+
+
+def shared_verifications(workers: int) -> int:
+    """Return how many verifications may run at the same time in all workers: on half of the
+    processors, if there is a worker for each.
+    """
+    return max(AT_ONCE, workers // 2)
 
 
 class Logins:
@@ -98,7 +123,7 @@ class Logins:
         self.penalties = Penalties() if penalties is None else penalties
         self._accounts = accounts
         self._queue: VerificationQueue[Account | None] = VerificationQueue(
-            AT_ONCE, WAITING, "logins"
+            AT_ONCE, WAITING, "logins", lambda: _shared_slots
         )
         self._cache = LoginCache()
         self._lock = threading.Lock()

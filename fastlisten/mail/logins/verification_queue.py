@@ -4,20 +4,59 @@ Rules of this file: it knows nothing of passwords. Each job has a rank, the numb
 speak against it. The lowest rank is next; among equals, the first that came. When the queue is
 full, a new job replaces the last one of the highest rank, if its own rank is lower. So those who
 guess can fill the queue for each other, but for nobody else.
+
+With several workers a thread takes a slot, which all workers share, before it takes a job. Threads
+look for one again and again; that is rare, since a job takes much longer than a look. If there is
+none for long, a worker that has some is stopped, and jobs are run without.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar, cast
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, cast
 
 from fastlisten.errors import FastlistenError
 
-__all__ = ["QueueFullError", "VerificationQueue"]
+__all__ = ["QueueFullError", "SharedSlots", "Slots", "VerificationQueue"]
 
 _T = TypeVar("_T")
+
+#: Seconds between two looks for a slot. A verification takes a tenth of a second.
+LOOK = 0.02
+
+#: Seconds after which a thread does without a slot. If all workers have full queues it waits for
+#: half a second on average.
+PATIENCE = 10.0
+
+#: Seconds for which no thread looks for a slot after one has waited in vain.
+WITHOUT = 10.0
+
+
+class Slots(Protocol):
+    """Counts the jobs that run in all workers (`fastlisten._arena.Places`)."""
+
+    def take(self) -> bool:
+        """Count another one; false if there are as many as may be."""
+
+    def give(self) -> None:
+        """Count one less."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSlots:
+    """What this process may do beside other workers.
+
+    Attributes:
+        slots: one for each job that runs.
+        places: how many jobs may wait here.
+    """
+
+    slots: Slots
+    places: int
 
 
 class QueueFullError(FastlistenError):
@@ -46,16 +85,26 @@ class VerificationQueue(Generic[_T]):
     Its length is the number of jobs that wait.
     """
 
-    def __init__(self, threads: int, places: int, name: str) -> None:
+    def __init__(
+        self,
+        threads: int,
+        places: int,
+        name: str,
+        shared: Callable[[], SharedSlots | None] = lambda: None,
+    ) -> None:
         """Make an empty queue.
 
         Args:
             threads: how many jobs run at a time.
             places: how many jobs may wait besides.
             name: what the threads' names begin with.
+            shared: returns what is shared with other workers at present, if anything.
         """
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._room = threads + places
+        self._threads = threads
+        self._places = places
+        self._shared = shared
+        self._without_until: float | None = None
         self._lock = threading.Lock()
         self._waiting: list[_Job[_T]] = []
         self._running = 0
@@ -83,10 +132,12 @@ class VerificationQueue(Generic[_T]):
             RuntimeError: the queue is closed.
         """
         displaced = None
+        shared = self._shared()
+        places = self._places if shared is None else shared.places
         with self._lock:
             if self._closed:
                 raise RuntimeError("the queue is closed")
-            if self._running + len(self._waiting) >= self._room:
+            if self._running + len(self._waiting) >= self._threads + places:
                 last = max(self._waiting, key=lambda job: job.order, default=None)
                 if last is None or last.rank <= rank:
                     raise QueueFullError
@@ -119,7 +170,31 @@ class VerificationQueue(Generic[_T]):
                 self._waiting.remove(job)
 
     def _next(self) -> None:
-        """Run the next job, on a thread."""
+        """Run the next job, on a thread, once there is a slot."""
+        shared = self._shared()
+        taken = shared is not None and self._take(shared.slots)
+        try:
+            self._run_next()
+        finally:
+            if shared is not None and taken:
+                shared.slots.give()
+
+    def _take(self, slots: Slots) -> bool:
+        """Take a slot; return False to do without, or when the queue has been closed."""
+        now = time.monotonic()
+        if self._without_until is not None and now < self._without_until:
+            return False
+        end = now + PATIENCE
+        while not slots.take():
+            if time.monotonic() >= end:
+                self._without_until = time.monotonic() + WITHOUT
+                return False
+            if self._closed:
+                return False
+            time.sleep(LOOK)
+        return True
+
+    def _run_next(self) -> None:
         with self._lock:
             self._called -= 1
             if not self._waiting:

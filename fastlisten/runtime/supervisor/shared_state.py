@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastlisten._arena import Arena
+from fastlisten.mail.logins.logins import shared_verifications
 from fastlisten.mail.relay.relay import SESSIONS
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.sockets.bound_socket import BoundSocket, close_all
@@ -38,7 +39,9 @@ class WorkerStart:
         channel: to the supervisor.
         relay_row: the row of the arena that counts sessions with relays.
         relay_users: a file whose locks count those of each user.
+        login_row: the row of the arena that counts verifications of passwords.
         login_key: a secret of all workers for digests of wrong passwords.
+        workers: how many there are.
     """
 
     plan: Plan
@@ -48,7 +51,9 @@ class WorkerStart:
     channel: Channel
     relay_row: int
     relay_users: int
+    login_row: int
     login_key: bytes = field(repr=False)
+    workers: int
 
 
 class SharedState:
@@ -56,20 +61,23 @@ class SharedState:
 
     Args:
         plan: the server's plan.
+        workers: how many workers there are.
 
     Attributes:
         plan: in use, and of processes to come.
         sockets: all of them; they may be closed already while the server stops.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, workers: int) -> None:
         self.plan = plan
+        self._workers = workers
         self.sockets: list[BoundSocket] = []
         # Workers that are not started again.
         self._lost: set[int] = set()
         self._arena: Arena | None = None
         self._relay_row = 0
         self._relay_users = -1
+        self._login_row = 0
         self._login_key = secrets.token_bytes(32)
 
     @property
@@ -98,6 +106,7 @@ class SharedState:
         self._arena = self.plan.make_arena(members)
         self._relay_row = self._arena.add_row(SESSIONS)
         self._relay_users = os.memfd_create("fastlisten-relay-users", os.MFD_CLOEXEC)
+        self._login_row = self._arena.add_row(shared_verifications(self._workers))
 
     def adopt(self, plan: Plan, sockets: list[BoundSocket]) -> None:
         """Use another plan and its sockets from now on."""
@@ -152,7 +161,9 @@ class SharedState:
             channel,
             self._relay_row,
             self._relay_users,
+            self._login_row,
             self._login_key,
+            self._workers,
         )
 
     # -- an upgrade
@@ -165,6 +176,7 @@ class SharedState:
             "rows": self.plan.rows_state(),
             "relay-row": self._relay_row,
             "relay-users": self._relay_users,
+            "login-row": self._login_row,
             "login-key": self._login_key.hex(),
             "sockets": [state_of(one, binds[one.listener]) for one in self.sockets],
             "lost": list(self._lost),
@@ -189,6 +201,7 @@ class SharedState:
         self.plan.take_rows(state["rows"], self._arena)
         self._relay_row = state["relay-row"]
         self._relay_users = state["relay-users"]
+        self._login_row = state["login-row"]
         self._login_key = bytes.fromhex(state["login-key"])
         listeners = {one.id: one for one in self.plan.config.listeners}
         self.sockets = [taken_over(one, listeners[one["listener"]]) for one in state["sockets"]]

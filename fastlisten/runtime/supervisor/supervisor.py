@@ -105,7 +105,7 @@ class Supervisor:
         self._command = tuple(command)
         self._arguments = tuple(arguments)
         self._rest = rest
-        shared = self._shared = SharedState(plan)
+        shared = self._shared = SharedState(plan, workers)
         self._workers = Workers(
             shared, workers, be_worker, self._leave, lambda key: self.control.retire(key)
         )

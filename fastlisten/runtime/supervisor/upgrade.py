@@ -46,7 +46,7 @@ __all__ = [
 
 #: The form of the state and of the messages between supervisor and workers; raised when one of them
 #: changes so that another version would not understand it.
-_FORM: Final = 6
+_FORM: Final = 7
 
 #: Names the memfd: ``PID:DESCRIPTOR``. With the id it has no meaning for other processes that
 #: inherit it.

@@ -112,9 +112,11 @@ class WorkerServer:
             if self._stopped:
                 raise StoppedError("stopped while starting")
             self._member = self._start.arena.join()
-            places = self._start.arena.places(self._start.relay_row, self._member)
-            share_sessions(places, UserSessions(self._start.relay_users, SESSIONS_OF_USER))
-            share_logins(self._penalties, self._logins.cache)
+            start, arena = self._start, self._start.arena
+            places = arena.places(start.relay_row, self._member)
+            share_sessions(places, UserSessions(start.relay_users, SESSIONS_OF_USER))
+            slots = arena.places(start.login_row, self._member)
+            share_logins(self._penalties, self._logins.cache, slots, start.workers)
             self._logins.begin()
             self._heartbeat = Heartbeat(self._start.arena, self._member)
             worker.accept(self._start.arena, self._member)

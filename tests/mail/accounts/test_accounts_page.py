@@ -16,7 +16,7 @@ from support.accounts import cheap_hash
 from fastlisten.cli.main import main
 from fastlisten.mail.accounts import accounts_file, passwords
 from fastlisten.mail.accounts.roster import Roster
-from fastlisten.mail.logins import failed_names, login_cache, logins, penalties
+from fastlisten.mail.logins import failed_names, login_cache, logins, penalties, verification_queue
 from fastlisten.mail.maildir.spool import STALE_AFTER
 from fastlisten.runtime.supervisor.login_penalties import LONGEST_ATTEMPT
 from fastlisten.runtime.supervisor.remote_penalties import ANSWER_SECONDS, SILENCE
@@ -78,6 +78,10 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         {60: "or takes more than a minute"}[round(LONGEST_ATTEMPT)],
         {2: "no answer within two seconds"}[round(ANSWER_SECONDS)],
         {10: "a table of its own for the next ten"}[round(SILENCE)],
+        {10: "wait for it for at most ten seconds"}[round(verification_queue.PATIENCE)],
+        {6: "From six workers on"}[
+            next(n for n in range(99) if logins.shared_verifications(n) > logins.AT_ONCE)
+        ],
     ],
 )
 def test_limits_are_current(row: str) -> None:
