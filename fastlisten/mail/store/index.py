@@ -268,6 +268,16 @@ class Index:
         with self._uses:
             return self._db.execute(sql, values).fetchall()
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Ask several questions about the same moment, with the lock or without; keep it short."""
+        with self._uses:
+            self._db.execute("BEGIN")
+            try:
+                yield self._db
+            finally:
+                self._db.execute("ROLLBACK")
+
     # --- numbers ------------------------------------------------------------------------------
 
     def numbers(self, count: int) -> int:

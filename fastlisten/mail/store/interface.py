@@ -166,14 +166,16 @@ class Changes:
 
     Attributes:
         cursor: the modification sequence that this leads to: pass it the next time.
+        uidnext: larger than every UID so far.
         arrived: messages that came since and are still there.
         changed: older ones whose flags or keywords changed.
         gone: UIDs of messages that were there, ascending.
-        complete: False if it is too long ago: `gone` is then every UID below `uidnext` that does
-            not exist, as far as the store cares to say; all messages are in `changed`.
+        complete: False if it is too long ago to know what is gone: `gone` is empty then, and every
+            UID that is not in `Folder.uids()` does not exist.
     """
 
     cursor: int
+    uidnext: int
     arrived: Sequence[MessageState]
     changed: Sequence[MessageState]
     gone: Sequence[int]

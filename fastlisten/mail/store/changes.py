@@ -1,0 +1,88 @@
+"""What has happened in a folder since a modification sequence.
+
+Rules of this file: it only reads, without the lock, but for `prune`. What is gone is known for 30
+days, or 100,000 rows; before that, a client has to compare everything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastlisten.mail.store.index import Index
+from fastlisten.mail.store.interface import Changes, Flag, FolderNotFoundError, MessageState
+from fastlisten.mail.store.letters import SYSTEM
+from fastlisten.mail.store.schema import Gone
+
+__all__ = ["KEPT_ROWS", "KEPT_SECONDS", "changes", "prune"]
+
+#: How long is known what is gone: the longest that a device of somebody who reads mail is away.
+KEPT_SECONDS = 30 * 86400
+
+#: How many rows of `gone` are kept: some 5 MB.
+KEPT_ROWS = 100_000
+
+
+def changes(index: Index, folder: int, since: int) -> Changes:
+    """Return what has happened after a modification sequence.
+
+    Args:
+        index: the account's.
+        folder: the folder's id.
+        since: a modification sequence; 0: from the beginning.
+
+    Raises:
+        FolderNotFoundError: the folder has been deleted.
+    """
+    with index.snapshot() as db:
+        state = db.execute(
+            "SELECT max(highmodseq, floor), floor, pruned, uidnext FROM folder, state"
+            " WHERE folder.id = ?",
+            (folder,),
+        ).fetchone()
+        if state is None:
+            raise FolderNotFoundError("Mailbox has been deleted")
+        cursor, floor, pruned, uidnext = state
+        found = db.execute(
+            "SELECT uid, flags, keywords, max(modseq, ?3), createseq FROM message"
+            " WHERE folder = ?1 AND modseq > ?2 ORDER BY uid",
+            # What came before the floor may have been told otherwise: all of it counts as changed.
+            (folder, 0 if since < floor else since, floor),
+        ).fetchall()
+        complete = since >= pruned or since == 0
+        gone = db.execute(
+            "SELECT uid FROM gone WHERE type = ?1 AND folder = ?2 AND modseq > ?3"
+            " AND createseq <= ?3 ORDER BY uid",
+            (Gone.MESSAGE, folder, since),
+        ).fetchall()
+    return Changes(
+        cursor=cursor,
+        uidnext=uidnext,
+        arrived=[_state(row) for row in found if row[4] > since],
+        changed=[_state(row) for row in found if row[4] <= since],
+        gone=[uid for (uid,) in gone] if complete else [],
+        complete=complete,
+    )
+
+
+def _state(row: Sequence[Any]) -> MessageState:
+    uid, flags, keywords, modseq, _ = row
+    return MessageState(uid, Flag(flags & SYSTEM), tuple(keywords.split()), modseq)
+
+
+def prune(index: Index) -> None:
+    """Forget what went too long ago; a modification sequence is a time in microseconds."""
+    before = (time.time_ns() // 1000) - KEPT_SECONDS * 1_000_000
+    more = "SELECT modseq FROM gone ORDER BY modseq DESC LIMIT 1 OFFSET ?"
+    oldest = index.query("SELECT min(modseq) FROM gone")[0][0]
+    rows = index.query(more, (KEPT_ROWS,))
+    if oldest is None or (oldest > before and not rows):
+        return
+    with index.locked(), index.transaction() as db:
+        rows = db.execute(more, (KEPT_ROWS,)).fetchall()
+        last = max(before, rows[0][0] if rows else 0)
+        (pruned,) = db.execute("SELECT max(modseq) FROM gone WHERE modseq <= ?", (last,)).fetchone()
+        if pruned is not None:
+            db.execute("DELETE FROM gone WHERE modseq <= ?", (last,))
+            db.execute("UPDATE state SET pruned = max(pruned, ?)", (pruned,))

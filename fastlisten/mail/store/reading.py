@@ -1,0 +1,191 @@
+"""Reading messages: their octets as they are served, and what never changes about them.
+
+Rules of this file: blocking. A message of LFs is served with CRLFs; offsets and sizes are those of
+the served form. A file is never written to. Its inode, size and time are compared with the index's
+before anything that was kept about its content is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+
+from fastlisten.mail.store.files import Inspected, inspect, locate, path_of
+from fastlisten.mail.store.index import Index
+from fastlisten.mail.store.interface import Facts, MessageGoneError
+from fastlisten.mail.store.pending import box_of
+from fastlisten.mail.store.selection import slices
+
+__all__ = ["OpenMessage", "facts", "keep_structure", "open_message"]
+
+_PIECE = 1 << 16
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+
+#: How often a file is looked for that others keep moving.
+_TRIES = 8
+
+
+class OpenMessage:
+    """The file of a message.
+
+    Args:
+        fd: its descriptor, which `close` closes.
+        size: octets of the served form.
+        lf: whether its lines end with LF.
+
+    Attributes:
+        size: octets of the served form.
+        plain: the descriptor, if the served form is the file's; else -1.
+    """
+
+    __slots__ = ("_buffer", "_fd", "_last", "_position", "_start", "plain", "size")
+
+    def __init__(self, fd: int, size: int, *, lf: bool) -> None:
+        self._fd = fd
+        self.size = size
+        self.plain = -1 if lf else fd
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._buffer = b""  # served octets
+        self._start = 0  # the offset of the first of them
+        self._position = 0  # in the file, of what comes after them
+        self._last = b""  # the octet of the file before that
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return octets of the served form; fewer only at the end.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        if self.plain >= 0:
+            return _pread(self.plain, offset, size)
+        if offset < self._start:
+            self._rewind()
+        while self._start + len(self._buffer) < offset + size:
+            piece = os.pread(self._fd, _PIECE, self._position)
+            if not piece:
+                break
+            self._position += len(piece)
+            served = _BARE_LF.sub(b"\r\n", self._last + piece)[len(self._last) :]
+            self._last = b"\r" if piece.endswith(b"\r") else b""
+            skip = min(len(self._buffer), max(0, offset - self._start))
+            self._buffer = self._buffer[skip:] + served
+            self._start += skip
+        at = offset - self._start
+        return self._buffer[at : at + size]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            fd, self._fd, self.plain = self._fd, -1, -1
+            os.close(fd)
+
+
+def _pread(fd: int, offset: int, size: int) -> bytes:
+    pieces = []
+    while size:
+        piece = os.pread(fd, size, offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        offset += len(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def open_message(index: Index, folder: int, uid: int) -> OpenMessage:
+    """Open the file of a message, wherever other programs have moved it.
+
+    Raises:
+        MessageGoneError: there is no such message.
+        OSError: it cannot be read.
+    """
+    for attempt in range(_TRIES):
+        rows = index.query(
+            "SELECT name, flags, email, email.size, eol, octets, mtime, inode"
+            " FROM message JOIN email ON email.id = message.email WHERE folder = ? AND uid = ?",
+            (folder, uid),
+        )
+        box = box_of(index, folder)
+        if not rows or box is None:
+            break
+        name, bits, email, *known = rows[0]
+        path = path_of(box, name, bits)
+        if attempt:
+            with index.locked():
+                pass  # which finishes what a crash has left
+            found, certain = locate(box, name, bits)
+            if found is None:
+                if certain:
+                    break
+                continue
+            path = found.path
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            status = os.fstat(fd)
+            it = Inspected(*known)
+            if (status.st_size, status.st_mtime_ns, status.st_ino) != (
+                it.octets,
+                it.mtime,
+                it.inode,
+            ):
+                it = _corrected(index, email, path) or it
+        except BaseException:
+            os.close(fd)
+            raise
+        return OpenMessage(fd, it.size, lf=bool(it.eol))
+    raise MessageGoneError(f"Message {uid} has been expunged")
+
+
+def _corrected(index: Index, email: int, path: str) -> Inspected | None:
+    """Take over what a file is like now, and forget what was kept about its content."""
+    try:
+        it = inspect(path)
+    except FileNotFoundError:
+        return None
+    if it is not None:
+        with index.locked(), index.transaction() as db:
+            db.execute(
+                "UPDATE folder SET size = size + (?2 - (SELECT size FROM email WHERE id = ?1))"
+                " * (SELECT count(*) FROM message WHERE email = ?1 AND message.folder = folder.id)",
+                (email, it.size),
+            )
+            db.execute(
+                "UPDATE email SET size = ?, eol = ?, octets = ?, mtime = ?, inode = ?,"
+                " structure = NULL WHERE id = ?",
+                (it.size, it.eol, it.octets, it.mtime, it.inode, email),
+            )
+    return it
+
+
+def facts(index: Index, folder: int, uids: Sequence[int]) -> list[Facts]:
+    """Return what never changes about messages; those that are gone are left out."""
+    found: list[Facts] = []
+    for piece in slices(uids):
+        rows = index.query(
+            "SELECT uid, size, date, email, structure"
+            " FROM message JOIN email ON email.id = message.email"
+            " WHERE folder = ? AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
+            (folder, json.dumps(list(piece))),
+        )
+        found += [
+            Facts(uid, size, date, f"E{email}", structure)
+            for uid, size, date, email, structure in rows
+        ]
+    return found
+
+
+def keep_structure(index: Index, folder: int, uid: int, structure: bytes) -> None:
+    """Keep a message's structure with it."""
+    with index.locked(), index.transaction() as db:
+        db.execute(
+            "UPDATE email SET structure = ?"
+            " WHERE id = (SELECT email FROM message WHERE folder = ? AND uid = ?)",
+            (structure, folder, uid),
+        )
