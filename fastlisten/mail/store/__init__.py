@@ -4,9 +4,11 @@
 
 The one that keeps mail in Maildirs, with an index per account in SQLite:
 
+    account        implements the interface; everything below blocks, and runs in threads
+      folder_state   what sessions share about a folder, and what each of them sees
     index          its connection, transactions, counter; power loss and restored copies
       schema       its tables
-      account_lock the lock under which everything is changed
+      account_lock   the lock under which everything is changed
       file_identity  whether a file is a copy
     pending        file work that committed transactions imply
     absorb         taking over what was delivered, and what other programs have done
@@ -18,6 +20,8 @@ The one that keeps mail in Maildirs, with an index per account in SQLite:
       publish      staged messages become visible, all or none
       rows         rows of new messages
       selection    messages that a command names, with their files
+    changes        what has happened since a modification sequence
+    reading        octets as they are served, sizes, dates
     files          finding, listing and inspecting files
     letters        flags in the names of files
 """
