@@ -33,10 +33,10 @@ _SHARED = (sys.executable, "-m", "benchmarks.candidates.workers_shared")
 #: The candidates' commands, but for the number of workers.
 CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "fastlisten": _OURS,
+    "fastlisten, reuse-port": (*_OURS, "--reuse-port"),
+    "our core, shared socket": (*_SHARED, "--core", "fastlisten"),
     "uvloop, shared socket": _SHARED,
     "uvloop, reuse-port": (*_SHARED, "--reuse-port"),
-    "our core, shared socket": (*_SHARED, "--core", "fastlisten"),
-    "our core, reuse-port": (*_SHARED, "--core", "fastlisten", "--reuse-port"),
 }
 
 #: The server whose clients wait for places.

@@ -44,6 +44,7 @@ def configuration(
     lazy: bool = False,
     limit: int = 1_000_000,
     wait: bool = False,
+    reuse_port: bool = False,
     backlog: int = 4096,
 ) -> str:
     """Return a configuration with one listener.
@@ -54,6 +55,7 @@ def configuration(
         lazy: Python objects are created at the first byte.
         limit: `max-connections`.
         wait: clients beyond the limit wait.
+        reuse_port: each worker has a queue of its own.
         backlog: `socket.backlog`; the default has room for the clients of several programs.
     """
     handler = "Lazy" if lazy else "Eager"
@@ -72,6 +74,7 @@ handler = "benchmarks.candidates.workers_handler:{handler}"
 max-connections = {limit}
 limit-action = "{"wait" if wait else "refuse"}"
 socket.backlog = {backlog}
+socket.reuse-port = {str(reuse_port).lower()}
 timeout.first-byte = "{LONG}"
 timeout.idle = "{LONG}"
 """
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--lazy", action="store_true")
     parser.add_argument("--limit", type=int, default=1_000_000)
     parser.add_argument("--wait", action="store_true", help="clients beyond the limit wait")
+    parser.add_argument("--reuse-port", action="store_true")
     parser.add_argument("--descriptors", type=int, default=0, help="of each worker; 0: no change")
     given = parser.parse_args()
     end_when_told()
@@ -111,11 +115,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fastlisten-benchmarks-") as name:
         directory = Path(name)
         file, log = directory / "bench.toml", directory / "log"
-        file.write_text(
-            configuration(
-                given.workers, directory, lazy=given.lazy, limit=given.limit, wait=given.wait
-            )
+        text = configuration(
+            given.workers,
+            directory,
+            lazy=given.lazy,
+            limit=given.limit,
+            wait=given.wait,
+            reuse_port=given.reuse_port,
         )
+        file.write_text(text)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "fastlisten", "serve", str(file)],

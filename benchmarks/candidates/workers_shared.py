@@ -2,7 +2,7 @@
 
 One listening socket that all workers watch, as in gunicorn, or with SO_REUSEPORT a socket and a
 queue for each. They accept with uvloop, or with this package's core, whose workers know nothing of
-each other here: what differs from `fastlisten serve` is then the balance alone.
+each other here: what differs from `fastlisten serve` is then little but the balance.
 
 The first line printed is the port, this process's id and the word "tree", because its children
 serve; it is printed when all of them do. They end when this program's standard input does, and when
