@@ -75,6 +75,7 @@ SMTP and mail
     mail_store                accounts of the store; what must be true of files and rows
     killed_calls, store_kills  a process killed at every system call; changes of the store in one
     store_crowd               processes that change an account and are killed at random
+    dovecot_imap              Dovecot's IMAP process on messages of a test
     mime_messages             messages for the MIME parser, at random and CPython's own
     accounts                  accounts files, cheap password hashes, failing maildirs
     relay, scripted_relay     a relay with configurable replies, and one that sends anything

@@ -31,7 +31,7 @@ _LINES = (
     b"no field",
     b"--",
     b"-- ",
-    b" folded",
+    b" (folded)",
     b"",
     b"",
     b"",

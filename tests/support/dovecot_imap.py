@@ -1,0 +1,142 @@
+"""Dovecot's IMAP process on messages of a test: what it says of them, as values.
+
+Rules of this file: the process speaks IMAP on its standard input and output, without a login and
+without any other process of Dovecot. Root lends it to nobody, as Dovecot refuses root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import imaplib
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastlisten.mail.mime.structure import Part
+from support.environment import own_environment
+from support.other_user import NOBODY, user_directory
+
+__all__ = ["DOVECOT_IMAP", "MIME", "Dovecot", "cut_off", "dovecot"]
+
+#: Where Debian's package dovecot-imapd has it.
+DOVECOT_IMAP = "/usr/lib/dovecot/imap"
+
+#: Begins a message: without it, or a Content-Type, Dovecot ignores fields such as Content-ID, as
+#: RFC 2045 4 allows.
+MIME = b"MIME-Version: 1.0\r\n"
+
+_TOKEN = re.compile(
+    rb'[ ]*+(?:(?P<list>[()])|"(?P<quoted>(?:[^"\\]|\\.)*+)"|\{(?P<literal>[0-9]+)\}\r\n'
+    rb"|(?P<atom>(?:\[[^\]]*\]|[^\s()\[\]])+))",
+    re.DOTALL,
+)
+
+
+def values_of(text: bytes) -> list[Any]:
+    """Return values in IMAP's notation: lists, octets, numbers, None for NIL."""
+    levels: list[list[Any]] = [[]]
+    position = 0
+    while match := _TOKEN.match(text, position):
+        position = match.end()
+        if match["list"] == b"(":
+            levels.append([])
+        elif match["list"]:
+            levels[-2].append(levels.pop())
+        elif match["quoted"] is not None:
+            levels[-1].append(re.sub(rb"\\(.)", rb"\1", match["quoted"]))
+        elif match["literal"]:
+            end = position + int(match["literal"])
+            levels[-1].append(text[position:end])
+            position = end
+        elif match["atom"] == b"NIL":
+            levels[-1].append(None)
+        else:
+            atom = match["atom"]
+            levels[-1].append(int(atom) if atom.isdigit() else atom)
+    assert not text[position:].strip(), text[position:]
+    assert len(levels) == 1, text
+    return levels[0]
+
+
+class Dovecot:
+    """A session of Dovecot's on a folder of messages."""
+
+    def __init__(self, client: imaplib.IMAP4) -> None:
+        self._client = client
+
+    def fetch(self, items: str, number: int | None = None) -> list[dict[bytes, Any]]:
+        """Return what FETCH says of each message, or of one: the items by their names."""
+        status, response = self._client.fetch(
+            "1:*" if number is None else str(number), f"({items})"
+        )
+        assert status == "OK", response
+        text = b""
+        for piece in response:
+            # imaplib takes the literals out.
+            text += piece[0] + b"\r\n" + piece[1] if isinstance(piece, tuple) else piece or b""
+        found = values_of(text)
+        return [dict(zip(each[::2], each[1::2], strict=True)) for each in found[1::2]]
+
+    def search(self, criteria: str) -> set[int]:
+        """Return the numbers of the messages that a search finds."""
+        status, response = self._client.search(None, criteria)
+        assert status == "OK", response
+        return {int(number) for number in response[0].split()}
+
+
+@contextlib.contextmanager
+def dovecot(messages: Sequence[bytes]) -> Iterator[Dovecot]:
+    """Let Dovecot serve messages, numbered from 1 in their order."""
+    with user_directory() as directory:
+        mail = directory / "mail"
+        for folder in ("cur", "new", "tmp"):
+            (mail / folder).mkdir(parents=True)
+        for number, data in enumerate(messages):
+            (mail / "cur" / f"{number + 1}.M{number}.host:2,S").write_bytes(data)
+        user, group = os.geteuid(), os.getegid()
+        if user == 0:
+            user, group = NOBODY.pw_uid, NOBODY.pw_gid
+            for path in (mail, *mail.rglob("*")):
+                os.chown(path, user, group)
+        configuration = directory / "dovecot.conf"
+        configuration.write_text(
+            f"""
+            mail_location = maildir:{mail}
+            mail_uid = {user}
+            mail_gid = {group}
+            first_valid_uid = 1
+            first_valid_gid = 1
+            ssl = no
+            log_path = /dev/null
+            base_dir = {directory}/run
+            state_dir = {directory}/state
+            """
+        )
+        yield from _session(configuration)
+
+
+def _session(configuration: Path) -> Iterator[Dovecot]:
+    settings = {**own_environment(), "USER": "test", "HOME": str(configuration.parent)}
+    words = ["env", "-i", *(f"{name}={value}" for name, value in settings.items())]
+    words += [DOVECOT_IMAP, "-c", str(configuration)]
+    client = imaplib.IMAP4_stream("exec " + shlex.join(words) + " 2>/dev/null")
+    try:
+        assert client.select("INBOX", readonly=True)[0] == "OK"
+        yield Dovecot(client)
+    finally:
+        client.logout()
+        client.process.wait()
+
+
+def cut_off(part: Part) -> bool:
+    """Whether a delimiter ends the header of the last part in another, so that both end there.
+
+    Dovecot counts the line break before it as the other's. RFC 2046 5.1.1: it is the delimiter's.
+    """
+    if not part.children:
+        return False
+    last = part.children[-1]
+    return (last.body == last.end == part.end) or any(map(cut_off, part.children))
