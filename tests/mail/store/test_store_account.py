@@ -137,8 +137,9 @@ async def test_sessions_that_sync_at_the_same_time(account: Account, root: Path)
 @in_account
 async def test_other_accounts_objects_see_each_other(account: Account, root: Path) -> None:
     """As those of other workers."""
+    mine = await account.open("INBOX")
     async with opened(root) as other:
-        mine, theirs = await account.open("INBOX"), await other.open("INBOX")
+        theirs = await other.open("INBOX")
         await append(other, b"x")
         assert [one.uid for one in (await mine.sync()).arrived] == [1]
         await mine.store([1], ADD, T)
