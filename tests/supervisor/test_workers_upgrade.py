@@ -37,6 +37,16 @@ def at_exec(*arguments):
 os.execve = at_exec
 """
 
+#: Names the process, if there is a file `name`, which it removes.
+NAMED = """
+import os
+told = os.path.join(os.environ["TOLD"], "name")
+if os.path.exists(told):
+    os.unlink(told)
+    with open("/proc/self/comm", "w") as file:
+        file.write("mail  server")
+"""
+
 #: Gives programs that start another version of the shared memory, while there is a file `foreign`.
 FOREIGN = """
 import os
@@ -126,6 +136,18 @@ def test_upgrade_turns_no_client_away(tmp_path: Path) -> None:
         client.end()
         assert two.end() == 0
     assert two.err.count("the new program has taken over") == 2
+
+
+def test_name_of_the_process_stays(tmp_path: Path) -> None:
+    """Of one that the kernel has started by `#!`; execve(2) of an interpreter gives another one."""
+    (tmp_path / "name").touch()
+    with workers(tmp_path, 2, head=head(tmp_path), environ=patched(tmp_path, NAMED)) as two:
+        old = two.pids
+        upgrade(tmp_path)
+        until(lambda: all(ended(pid) for pid in old), "the end of the old workers")
+        for pid in (two.pid, *two.pids):
+            assert Path(f"/proc/{pid}/comm").read_text() == "mail  server\n"
+        assert two.end() == 0
 
 
 def test_limit_is_exact_and_all_places_are_free_afterwards(tmp_path: Path) -> None:

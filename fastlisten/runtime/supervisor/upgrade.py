@@ -15,6 +15,7 @@ as the former one still serves: after execve(2) there is no way back.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -51,6 +52,12 @@ _FORM: Final = 7
 #: Names the memfd: ``PID:DESCRIPTOR``. With the id it has no meaning for other processes that
 #: inherit it.
 VARIABLE: Final = "FASTLISTEN_UPGRADE"
+
+#: The key of the process's name in the state.
+_NAME: Final = "process-name"
+
+#: This process's name: proc(5). Its children inherit it.
+_COMM: Final = "/proc/self/comm"
 
 #: Seconds that the new program has for the check.
 CHECK_SECONDS: Final = 60.0
@@ -201,7 +208,7 @@ def become(
     """
     inherited: list[int] = []
     try:
-        memfd = sealed(json.dumps(state).encode())
+        memfd = sealed(json.dumps({**state, _NAME: _process_name()}).encode())
         try:
             for fd in (memfd, *descriptors):
                 inherited.append(fd)
@@ -239,7 +246,27 @@ def passed_state(environ: MutableMapping[str, str] = os.environ) -> dict[str, An
         raise UpgradeError(f"{VARIABLE}: {error}") from None
     if not isinstance(state, dict):
         raise UpgradeError(f"{VARIABLE}: not what a former program has passed")
+    _name_process(state.pop(_NAME, ""))
     return state
+
+
+def _process_name() -> str:
+    """Return the name of this process, an empty text if there is no /proc."""
+    try:
+        with open(_COMM, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().removesuffix("\n")
+    except OSError:
+        return ""
+
+
+def _name_process(name: str) -> None:
+    """Give this process a name again, by which `pgrep` and monitors find it.
+
+    execve(2) has named it after the interpreter; a script that the kernel starts has its own name.
+    """
+    if name:
+        with contextlib.suppress(OSError), open(_COMM, "wb") as file:
+            file.write(name.encode("utf-8", "surrogateescape"))
 
 
 def unix_socket(fd: int, kind: socket.SocketKind) -> socket.socket:
