@@ -164,6 +164,25 @@ def deliver(port: int = 25, *, login: bool = False) -> None:
 
 
 @contextlib.contextmanager
+def message_in_progress() -> Iterator[smtplib.SMTP]:
+    """Begin to send a message, which `end_message` ends."""
+    client = smtplib.SMTP("127.0.0.1", 25, timeout=PATIENCE)
+    with contextlib.closing(client):
+        client.ehlo()
+        client.mail("a@example.net")
+        client.rcpt(ALICE)
+        assert client.docmd("DATA")[0] == 354
+        client.send(b"Subject: slow\r\n\r\n")
+        yield client
+
+
+def end_message(client: smtplib.SMTP) -> None:
+    """Send the rest of a message; it is taken."""
+    client.send(b"the end\r\n.\r\n")
+    assert client.getreply()[0] == 250
+
+
+@contextlib.contextmanager
 def occupied(port: int) -> Iterator[None]:
     """Let another program use a port until the end of the block."""
     with socket.create_server(("127.0.0.1", port)):

@@ -37,8 +37,10 @@ from booted import (
     cursor,
     deliver,
     documented,
+    end_message,
     forget,
     logged,
+    message_in_progress,
     occupied,
     restart,
     run,
@@ -146,25 +148,32 @@ def stops_and_drains() -> None:
     for number in (1, 4):
         configure(number)
         restart()
-        with smtplib.SMTP("127.0.0.1", 25, timeout=PATIENCE) as busy:
-            busy.ehlo()
-            busy.mail("a@example.net")
-            busy.rcpt(ALICE)
-            assert busy.docmd("DATA")[0] == 354
-            busy.send(b"Subject: slow\r\n\r\n")
+        with message_in_progress() as busy:
             idle = smtplib.SMTP("127.0.0.1", 25, timeout=PATIENCE)
             with subprocess.Popen(["systemctl", "stop", "fastlisten"]) as stopping:
                 assert idle.getreply()[0] == 421
                 until(lambda: state() == "deactivating: draining", "the drain")
                 with socket.socket() as late:
                     assert late.connect_ex(("127.0.0.1", 25)) != 0
-                busy.send(b"the end\r\n.\r\n")
-                assert busy.getreply()[0] == 250
+                end_message(busy)
                 assert stopping.wait(PATIENCE) == 0
             idle.close()
-            busy.close()
         assert (shown("Result"), state()) == ("success", "inactive: draining")
     print("stop: the message in progress was taken, with one process and with four workers")
+
+
+def supervisor_killed() -> None:
+    """The workers drain, and the service starts again when the last one has ended."""
+    configure(4)
+    restart()
+    pid = shown("MainPID")
+    with message_in_progress() as client:
+        os.kill(int(pid), signal.SIGKILL)
+        until(lambda: shown("ActiveState") == "deactivating", "the drain")
+        end_message(client)
+    until(lambda: shown("ActiveState") == "active", "a restart")
+    assert shown("MainPID") not in (pid, "0")
+    print("supervisor killed: the message in progress was taken, then started again")
 
 
 def upgrade_and_faults() -> None:
@@ -179,6 +188,7 @@ def upgrade_and_faults() -> None:
         assert clients.failures == []
         assert (shown("MainPID"), state()) == (pid, serving)
         assert not set(before) & set(workers())
+        assert run(f"ps -o comm= -p {pid}") == "fastlisten\n"
         # The new program sends signs of life, too.
         for _ in range(3):
             until_changed("WatchdogTimestampMonotonic")
@@ -313,6 +323,7 @@ CHECKS = (
     reloads,
     reloads_by_notification,
     stops_and_drains,
+    supervisor_killed,
     upgrade_and_faults,
     starts_that_fail,
     limits_of_files,
