@@ -82,6 +82,7 @@ SMTP and mail
 
 IMAP
     imap_driver               the engine without a connection
+    imap_lines                command lines of the RFCs' examples, and odd ones made of them
     imap_reader               takes responses apart
 
 Libraries and programs of other projects

@@ -70,6 +70,7 @@ class InputBuffer:
         self._searched = 0
         self._skipped = 0
         self.skipping = False
+        self.endless = False
 
     def take(self, most: int) -> bytes:
         """Return what has been received, up to a number of octets."""

@@ -90,7 +90,9 @@ class InputReader(Session):
                 return None
             if event is not None:
                 return event
-            if self._reading is reading:
+            if self._input.endless:
+                self._hang_up("Command line too long", b"TOOBIG")
+            elif self._reading is reading:
                 return None
         return None
 

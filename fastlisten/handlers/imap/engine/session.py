@@ -119,8 +119,6 @@ class Session:
         self._unsent.append(status(self.tag or b"*", error.status.encode("ascii"), text, code))
         if error.status == "BAD":
             self._count_bad()
-        if self._input.endless:
-            self._hang_up("Command line too long", b"TOOBIG")
         if literal is not None and not literal.waits and self._reading is not _END:
             self._swallowed = 0
             self._begin_swallowing(literal)
