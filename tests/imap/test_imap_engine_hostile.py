@@ -12,7 +12,7 @@ import re
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.imap_driver import ImapDriver, command, refused
 
@@ -188,6 +188,7 @@ def result(state: State, encrypted: bool, pieces: list[bytes]) -> tuple[list[Eve
     return driver.events, driver.output
 
 
+@settings(max_examples=500)
 @given(
     st.sampled_from([BEFORE, State.AUTHENTICATED, State.SELECTED]),
     st.booleans(),

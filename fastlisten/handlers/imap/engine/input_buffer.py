@@ -36,13 +36,16 @@ class InputBuffer:
         head: the first octets of the line that was refused last, for its tag.
     """
 
-    __slots__ = ("_buffer", "_position", "_searched", "_skipped", "endless", "head", "skipping")
+    __slots__ = (
+        "_buffer", "_dropped", "_position", "_searched", "_skipped", "endless", "head", "skipping"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._buffer = b""
         self._position = 0  # of the first octet of the buffer that has not been used up
         self._searched = 0  # up to here there is no LF
         self._skipped = 0
+        self._dropped = b""  # the beginning of the line that is being skipped
         self.skipping = False
         self.endless = False
         self.head = b""
@@ -69,6 +72,7 @@ class InputBuffer:
         self._position = 0
         self._searched = 0
         self._skipped = 0
+        self._dropped = b""
         self.skipping = False
         self.endless = False
 
@@ -135,11 +139,14 @@ class InputBuffer:
         """
         buffer, start = self._buffer, self._position
         end = buffer.find(b"\n", start)
+        # A CR at the end may be the first half of what ends the line.
+        kept = int(end < 0 and len(buffer) > start and buffer[-1] == _CR)
+        stop = len(buffer) - kept if end < 0 else end
+        if len(self._dropped) < HEAD:
+            self._dropped += buffer[start : min(stop, start + HEAD - len(self._dropped))]
         if end < 0:
-            # A CR may be the first half of what ends the line.
-            kept = int(len(buffer) > start and buffer[-1] == _CR)
-            self._skipped += len(buffer) - kept - start
-            self._position = self._searched = len(buffer) - kept
+            self._skipped += stop - start
+            self._position = self._searched = stop
             self.forget_used()
             if self._skipped > SKIP_LIMIT:
                 self.endless = True
@@ -150,7 +157,8 @@ class InputBuffer:
             self.endless = True
             return False
         if end > start and buffer[end - 1] == _CR:
+            self._dropped = b""
             self.skipping = False
             return True
-        self.head = buffer[start : min(end, start + HEAD)]
+        self.head, self._dropped = self._dropped, b""
         raise Refused(BARE_LF)
