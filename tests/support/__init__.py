@@ -33,6 +33,7 @@ The native modules and the loop
     arena_memory, steps       other members of an arena: as memory, or instruction by instruction
     forked                    server processes made by fork
     told_handlers, workers    a supervisor and its workers, which say who serves
+    worker_reloads            their configuration changed, and commands that are told to them
     attempts                  a client that connects to workers again and again
     queues                    accept queues of listening sockets, from the kernel
     scripted_workers          workers that answer a supervisor's requests, without processes
