@@ -857,12 +857,13 @@ cdef class Engine:
         """The process is out of descriptors or memory: pause all listeners, refuse some clients.
 
         The reserve descriptor is what makes a polite refusal possible. Nobody is refused while
-        another process could accept: it serves those that wait, once this one listens no more.
+        another process could accept: it serves those that wait, once this one listens no more. But
+        nobody else serves those in a queue of this process's own.
         """
         cdef Rivals rivals
         cdef int _turn, fd
         memset(&rivals, 0, sizeof(Rivals))
-        if self.own != NULL:
+        if self.own != NULL and not state.own_queue:
             self.count_rivals(&rivals)
         if not self.overload_since:
             self.overload_since = self.now

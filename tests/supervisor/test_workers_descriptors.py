@@ -45,6 +45,12 @@ def places_are(server: Workers, free: int) -> bool:
     return all(one[:-1].isdigit() for one in said[:-1]) and said[-1] == b"refused: limit\n"
 
 
+def answer(server: Workers) -> bytes:
+    """Return what a new client hears first."""
+    with server.connect() as client:
+        return line(client)
+
+
 def test_clients_of_a_worker_without_descriptors_are_served_by_others(tmp_path: Path) -> None:
     text = f"{WHO}max-connections = {LIMIT}\n"
     with workers(tmp_path, WORKERS, text) as four, contextlib.ExitStack() as stack:
@@ -79,8 +85,23 @@ def test_clients_are_refused_when_no_worker_has_descriptors(tmp_path: Path) -> N
         for pid in four.pids:
             stack.callback(resource.prlimit, pid, resource.RLIMIT_NOFILE, starve(pid))
         # Each may leave a client to the others, until it sees that they do not accept either.
-        with four.connect() as client:
-            assert line(client) == b"refused: overload\n"
+        assert answer(four) == b"refused: overload\n"
         stack.close()
-        until(lambda: four.ask() in four.pids, "a worker")
+        until(lambda: answer(four)[:-1].isdigit(), "a worker that serves")
+        assert four.end() == 0
+
+
+def test_clients_in_the_queue_of_a_worker_without_descriptors_are_refused(tmp_path: Path) -> None:
+    text = f"{WHO}socket.reuse-port = true\n"
+    with workers(tmp_path, WORKERS, text) as four, contextlib.ExitStack() as stack:
+        starved = four.pids[0]
+        stack.callback(resource.prlimit, starved, resource.RLIMIT_NOFILE, starve(starved))
+        said: list[bytes] = []
+        # The kernel chooses a queue for each; nobody else can serve those in that of this worker.
+        while said.count(b"refused: overload\n") < 3:
+            said.append(answer(four))
+        others = {b"%d\n" % pid for pid in four.pids[1:]}
+        assert set(said) - {b"refused: overload\n"} <= others
+        stack.close()
+        until(lambda: answer(four) == b"%d\n" % starved, "the worker to serve again")
         assert four.end() == 0
