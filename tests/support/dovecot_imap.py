@@ -26,7 +26,7 @@ DOVECOT_IMAP = "/usr/lib/dovecot/imap"
 
 #: Begins a message: without it, or a Content-Type, Dovecot ignores fields such as Content-ID, as
 #: RFC 2045 4 allows.
-MIME = b"MIME-Version: 1.0\r\n"
+MIME = (b"MIME-Version: 1.0\r\n", b"MIME-Version: 1.0\n")
 
 _TOKEN = re.compile(
     rb'[ ]*+(?:(?P<list>[()])|"(?P<quoted>(?:[^"\\]|\\.)*+)"|\{(?P<literal>[0-9]+)\}\r\n'

@@ -7,12 +7,13 @@ each other: boundaries that begin like others, delimiters in headers, line ends 
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
 from hypothesis import strategies as st
 
-__all__ = ["cpython_messages", "line_soups", "multipart", "trees"]
+__all__ = ["cpython_messages", "has_lf", "line_soups", "multipart", "served", "trees", "uniform"]
 
 _BOUNDARIES = (b"a", b"ab", b"a--", b"=_b")
 
@@ -100,3 +101,21 @@ def cpython_messages() -> dict[str, bytes]:
         for place in places
         for path in sorted(Path(os.fspath(place), "test_email", "data").glob("*.txt"))
     }
+
+
+def has_lf(data: bytes) -> bool:
+    """Whether the lines of a message end with LF: the first one does."""
+    return re.match(rb"[^\n]*(?<!\r)\n", data) is not None
+
+
+def served(data: bytes, lf: bool) -> bytes:
+    """Return octets of a message as clients see them; `lf` is `has_lf` of the whole message."""
+    return re.sub(rb"(?<!\r)\n", b"\r\n", data) if lf else data
+
+
+def uniform(data: bytes) -> bytes:
+    """Return a message that Dovecot serves as we do: it adds a CR to an LF among CRLFs too.
+
+    We leave such messages as they are, as the store does: otherwise a signature of theirs broke.
+    """
+    return data if has_lf(data) else served(data, lf=True)

@@ -219,19 +219,23 @@ def _describe(part: Part, found: list[tuple[bytes, bytes]]) -> None:
 
 
 def _count_lines(data: Octets, parts: list[Part]) -> None:
-    """Count the line ends of all parts' headers and bodies, looking at each octet once."""
+    """Count the line ends of all parts' headers and bodies, looking at each octet once.
+
+    How the first line ends says how all do, as in the store: a message of CRLFs is served octet by
+    octet, whatever else it holds.
+    """
     offsets = sorted({offset for part in parts for offset in (part.header, part.body, part.end)})
     ends = _counts(data, b"\n", offsets)
     for part in parts:
         part.header_lines = ends[part.body] - ends[part.header]
         part.lines = ends[part.end] - ends[part.body]
-    total = 0
-    if data.find(b"\r") >= 0:  # which costs little
-        total = _counts(data, b"\r\n", [0, len(data)])[len(data)]
-    if total == ends[len(data)]:
+    first = data.find(b"\n")
+    if first < 0 or data[first - 1 : first] == b"\r":
         return
-    # No offset is between a CR and its LF.
-    pairs = _counts(data, b"\r\n", offsets) if total else dict.fromkeys(offsets, 0)
+    pairs = dict.fromkeys(offsets, 0)
+    if data.find(b"\r") >= 0:  # which costs little
+        # No offset is between a CR and its LF.
+        pairs = _counts(data, b"\r\n", offsets)
     for part in parts:
         part.header_bare = part.header_lines - pairs[part.body] + pairs[part.header]
         part.bare = part.lines - pairs[part.end] + pairs[part.body]

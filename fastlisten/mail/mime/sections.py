@@ -6,8 +6,9 @@
     b"".join(pieces(read, section, 0, 1000))        its octets, here those of <0.1000>
 
 Rules of this file: RFC 3501 6.4.5; no notation of IMAP, and octets of the file come from a
-function. What does not exist is None. Octets are given out as clients see them: with CRLF where the
-file has a bare LF.
+function. What does not exist is None. Octets are given out as clients see them: where the file's
+lines end with LF, with CRLFs. `read` reads what was parsed: if that is the served form of the file
+already, so are the octets.
 """
 
 from __future__ import annotations
@@ -107,7 +108,12 @@ def section_of(root: Part, path: Sequence[int], content: Content) -> Section | N
 
 
 def select_fields(
-    header: bytes, start: int, names: Collection[bytes], inverted: bool = False
+    header: bytes,
+    start: int,
+    names: Collection[bytes],
+    *,
+    inverted: bool = False,
+    lf: bool = False,
 ) -> Section:
     """Return some fields of a header, in its order, and the blank line after it if it has one.
 
@@ -117,6 +123,7 @@ def select_fields(
         names: of the wanted fields, in lower case.
         inverted: whether everything but these fields is wanted (``HEADER.FIELDS.NOT``), lines that
             are no fields included.
+        lf: whether the file's lines end with LF (the header's `header_bare` is not 0).
     """
     ranges: list[tuple[int, int]] = []
     blank = _BLANK.search(header)
@@ -127,10 +134,10 @@ def select_fields(
             _add(ranges, (kept, field.start) if inverted else (field.start, field.end))
             kept = field.end
     _add(ranges, (kept if inverted else end, len(header)))
-    size = sum(
-        stop - begin + header.count(b"\n", begin, stop) - header.count(b"\r\n", begin, stop)
-        for begin, stop in ranges
-    )
+    size = sum(stop - begin for begin, stop in ranges)
+    if lf:
+        for begin, stop in ranges:
+            size += header.count(b"\n", begin, stop) - header.count(b"\r\n", begin, stop)
     return Section(tuple((start + begin, start + stop) for begin, stop in ranges), size)
 
 

@@ -1,8 +1,10 @@
 """The structure of a message: a tree of parts.
 
 Rules of this file: data and what follows from it, no parsing. Offsets count octets of the message
-as it lies in the file. Sizes count octets as clients see them: every line ends with CRLF there,
-also where the file has a bare LF (Dovecot's and procmail's files). Values of fields are octets as
+that was parsed. Sizes count octets as clients see them: if the first line ends with an LF without
+CR (Dovecot's and procmail's files), every such LF counts as CRLF. If it ends with CRLF, or the
+message is parsed in the form in which it is served, offsets and sizes count the same octets.
+Values of fields are octets as
 they were written, unfolded; they may be 8-bit, and hold no NUL, CR or LF.
 """
 
@@ -70,7 +72,7 @@ class Part:
             delimiter (RFC 2046 5.1.1), and so neither to a body nor to a header.
         header_lines: line ends in the header.
         lines: line ends in the body.
-        header_bare: how many of the header's line ends are an LF without CR in the file.
+        header_bare: how many of the header's line ends are served with a CR that the file lacks.
         bare: the same of the body.
         type, subtype: in lower case; ``text`` and ``plain`` if Content-Type is missing or wrong
             (RFC 2045 5.2), ``message`` and ``rfc822`` if it is missing in a digest (RFC 2046
@@ -108,12 +110,12 @@ class Part:
 
     @property
     def header_size(self) -> int:
-        """Octets of the header, every line end counted as CRLF."""
+        """Octets of the header as clients see it."""
         return self.body - self.header + self.header_bare
 
     @property
     def size(self) -> int:
-        """Octets of the body, every line end counted as CRLF."""
+        """Octets of the body as clients see it."""
         return self.end - self.body + self.bare
 
     @property

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.dovecot_imap import DOVECOT_IMAP, MIME, cut_off, dovecot
 from support.marks import external
-from support.mime_messages import cpython_messages, line_soups, trees
+from support.mime_messages import cpython_messages, line_soups, trees, uniform
 
 from fastlisten.mail.mime.parser import parse
 from fastlisten.mail.mime.structure import Address, Envelope, Parameters, Part
@@ -153,8 +153,11 @@ def test_messages_of_cpython() -> None:
     compare([re.sub(rb"\r?\n", b"\r\n", data) for data in messages])
 
 
+MESSAGES = st.builds(bytes.__add__, st.sampled_from(MIME), line_soups | trees).map(uniform)
+
+
 @external(DOVECOT_IMAP)
-@given(st.lists((line_soups | trees).map(MIME.__add__), min_size=1, max_size=40))
+@given(st.lists(MESSAGES, min_size=1, max_size=40))
 @settings(max_examples=15)
 def test_messages_at_random(messages: list[bytes]) -> None:
     compare([data for data in messages if not cut_off(parse(data))])

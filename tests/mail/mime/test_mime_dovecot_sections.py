@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.dovecot_imap import DOVECOT_IMAP, MIME, cut_off, dovecot
 from support.marks import external
-from support.mime_messages import cpython_messages, line_soups, trees
+from support.mime_messages import cpython_messages, has_lf, line_soups, trees, uniform
 
 from fastlisten.mail.mime.parser import parse
 from fastlisten.mail.mime.sections import Content, Section, pieces, section_of, select_fields
@@ -66,8 +66,9 @@ def sections(data: bytes, root: Part, path: tuple[int, ...]) -> Iterator[tuple[s
         if content is Content.HEADER:
             ((start, end),) = section.ranges
             for inverted in (False, True):
+                names = [field.lower() for field in FIELDS]
                 chosen = select_fields(
-                    data[start:end], start, [field.lower() for field in FIELDS], inverted
+                    data[start:end], start, names, inverted=inverted, lf=has_lf(data)
                 )
                 name = ".".join([*map(str, path), "HEADER.FIELDS"]) + ".NOT" * inverted
                 name += f" ({b' '.join(FIELDS).decode()})"
@@ -100,8 +101,11 @@ def test_messages_of_cpython() -> None:
     compare([data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") for data in messages])
 
 
+MESSAGES = st.builds(bytes.__add__, st.sampled_from(MIME), line_soups | trees).map(uniform)
+
+
 @external(DOVECOT_IMAP)
-@given(st.lists((line_soups | trees).map(MIME.__add__), min_size=1, max_size=20))
+@given(st.lists(MESSAGES, min_size=1, max_size=20))
 @settings(max_examples=15)
 def test_messages_at_random(messages: list[bytes]) -> None:
     compare([data for data in messages if not cut_off(parse(data))])

@@ -46,9 +46,14 @@ def test_sizes_count_every_line_end_as_crlf(end: bytes) -> None:
 
 
 def test_sizes_of_mixed_line_ends() -> None:
+    """The first line end counts for all, as in the store."""
     part = parse(b"Subject: x\nTo: y\r\n\none\r\ntwo\nthree\n\r")
     assert (part.header_size, part.header_bare) == (12 + 7 + 2, 2)
     assert (part.size, part.bare, part.lines) == (5 + 5 + 7 + 1, 2, 3)
+    part = parse(b"Subject: x\r\nTo: y\n\none\r\ntwo\nthree\n\r")
+    assert (part.header_size, part.header_bare) == (12 + 6 + 1, 0)
+    assert (part.size, part.bare, part.lines) == (5 + 4 + 6 + 1, 0, 3)
+    assert parse(b"\n\n").header_bare == 1
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
