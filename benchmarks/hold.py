@@ -248,7 +248,7 @@ def _spread(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("of a worker", most),
         (
-            "supervisor",
+            "supervisor" if found["candidate"].startswith("fastlisten") else "their parent",
             f"{parent['parent'] / 2**20:,.0f} MiB (Private_Dirty), "
             f"{parent['parent pss'] / 2**20:,.0f} MiB (Pss)",
         ),
