@@ -75,6 +75,27 @@ def test_first_client_starts_the_program_and_is_served(tmp_path: Path) -> None:
 
 
 @external(ACTIVATE)
+def test_workers_serve_the_sockets_that_the_supervisor_was_passed(tmp_path: Path) -> None:
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    text = "workers = 2\n" + CONFIG.format(name="one") + CONFIG.format(name="two")
+    with activated(tmp_path, text, two=two, one=one) as started:
+        supervisor = started.process.pid
+        with connected(one) as client:
+            assert client.recv(4096).startswith(b"220 ")
+        until(lambda: started.err.count(" serves\n") == 2, "both workers")
+        # The manager knows one process only, the one that it has started.
+        assert f"{supervisor}" == Path(f"/proc/{started.pid}/stat").read_text().split()[3]
+        for path in (one, two):
+            with smtplib.LMTP(path, timeout=PATIENCE) as lmtp:
+                lmtp.sendmail("a@example.net", ["alice@example.org"], "Subject: hello\r\n\r\nhi")
+        assert len(started.messages()) == 2
+        started.process.terminate()
+        assert started.ended() == 0
+    assert os.path.exists(one)
+    assert os.path.exists(two)
+
+
+@external(ACTIVATE)
 def test_name_that_systemd_does_not_pass_fails_the_start(tmp_path: Path) -> None:
     path = str(tmp_path / "one")
     with activated(tmp_path, CONFIG.format(name="onne"), one=path) as started:
