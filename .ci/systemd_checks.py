@@ -54,6 +54,15 @@ from booted import (
 #: The most that `systemd-analyze security` may find, as docs/service.md says.
 MAX_EXPOSURE = 2.0
 
+#: A listener whose socket others may use.
+SHARED_SOCKET = """
+[server.listener.shared]
+protocol = "lmtp"
+bind = "unix:/run/fastlisten/shared.sock"
+socket.group = "mail"
+socket.mode = "660"
+"""
+
 #: The socket units, and the addresses of their listeners.
 BOTH = "fastlisten.socket fastlisten-submission.socket"
 PASSED = {"smtp": "systemd:smtp", "submission": "systemd:submission"}
@@ -83,22 +92,33 @@ def installed_as_documented() -> None:
 
 
 def accounts_and_mail() -> None:
-    """Add an account as the service's user; deliver, log in, ask the management."""
+    """Add an account as the service's user; deliver, log in, ask the management.
+
+    System calls that the unit does not allow kill the service here, so it makes none of them.
+    """
     command = f"{PROGRAM} account add {ALICE} --config {FILE} --password-stdin"
     run(f"sudo -u fastlisten {command} <<<'{PASSWORD}'")
     assert run(f"stat -c %U {DATA}/accounts.toml") == "fastlisten\n"
-    for number in (1, 4):
-        configure(number)
-        restart()
-        deliver()
-        deliver(587, login=True)
-        for path in ("/metrics", "/healthz/ready", "/openapi.json"):
-            with urllib.request.urlopen(f"http://127.0.0.1:8080{path}", timeout=PATIENCE) as answer:
-                assert answer.status == 200
-        assert run("systemctl show -p MemoryDenyWriteExecute --value fastlisten") == "yes\n"
+    with changed_unit("[Service]\nSystemCallErrorNumber=kill\nSupplementaryGroups=mail\n"):
+        for number in (1, 4):
+            configure(number, more=SHARED_SOCKET)
+            restart()
+            assert run("stat -c '%G %a' /run/fastlisten/shared.sock") == "mail 660\n"
+            deliver()
+            deliver(587, login=True)
+            for path in ("/metrics", "/healthz/ready", "/openapi.json"):
+                url = f"http://127.0.0.1:8080{path}"
+                with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+                    assert answer.status == 200
+            configure(number)
+            run("systemctl reload fastlisten")
+            if number > 1:
+                run(f"{PROGRAM} restart --config {FILE}; {PROGRAM} upgrade --config {FILE}")
+            run("systemctl stop fastlisten")
+            assert shown("Result") == "success"
     count = len(list((DATA / "mail" / ALICE / "new").iterdir()))
     assert count == 4
-    print(f"{count} messages delivered, with one process and with four workers")
+    print(f"{count} messages delivered, by one process and by four workers; no call was refused")
 
 
 def reloads() -> None:
