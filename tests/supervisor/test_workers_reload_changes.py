@@ -10,11 +10,10 @@ import os
 import re
 import signal
 import socket
-import subprocess
 from pathlib import Path
 
-from support.program import run
 from support.waiting import PATIENCE, until
+from support.worker_reloads import append, descriptors, head, reload, rewrite
 from support.workers import WHO, Workers, line, stopped, workers
 
 MORE = WHO.replace("listener.it", "listener.more")
@@ -26,27 +25,6 @@ bind = "127.0.0.1:0"
 tls.enable = false
 hostname = "old.example"
 """
-
-
-def head(directory: Path) -> str:
-    return f'control-socket = "{directory / "control"}"\n'
-
-
-def reload(server: Workers) -> subprocess.CompletedProcess[str]:
-    """Run `fastlisten reload`."""
-    return run("reload", "--config", server.directory / "mail.toml", TOLD=str(server.directory))
-
-
-def rewrite(server: Workers, old: str, new: str) -> None:
-    path = server.directory / "mail.toml"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def append(server: Workers, text: str) -> None:
-    with (server.directory / "mail.toml").open("a") as file:
-        file.write(text)
 
 
 def logged_port(server: Workers, listener: str) -> int:
@@ -66,11 +44,6 @@ def said_by_each(server: Workers, port: int) -> list[bytes]:
         ):
             said.append(line(client))
     return said
-
-
-def descriptors(server: Workers) -> list[int]:
-    """Return how many descriptors the supervisor and each worker have."""
-    return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (server.pid, *server.pids)]
 
 
 def test_listener_is_added_and_removed(tmp_path: Path) -> None:

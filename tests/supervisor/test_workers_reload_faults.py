@@ -10,14 +10,23 @@ import contextlib
 import operator
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from support.attempts import attempts
-from support.environment import clean_environment
+from support.figures import show
 from support.kernel import ended
 from support.waiting import PATIENCE, until
+from support.worker_reloads import (
+    append,
+    background,
+    commanded,
+    descriptors,
+    head,
+    reloads,
+    rewrite,
+    signalled,
+    status,
+)
 from support.workers import WHO, Workers, patched, stopped, workers
 
 #: A process in the file `hung` is one that hangs; one in `killed` is killed before it commits.
@@ -52,22 +61,11 @@ tls.enable = false
 """
 
 
-def reloads(server: Workers) -> int:
-    return server.err.count("fastlisten: reloaded ")
-
-
 def reload(server: Workers, text: str = "") -> None:
     """Reload with this at the end of the file; wait for the end of the reload."""
     path = server.directory / "mail.toml"
-    before = reloads(server)
     path.write_text(path.read_text().partition("# more\n")[0] + "# more\n" + text)
-    server.signal(signal.SIGHUP)
-    until(lambda: reloads(server) > before, "the reload")
-
-
-def descriptors(server: Workers) -> list[int]:
-    """Return how many descriptors the supervisor and each worker have."""
-    return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (server.pid, *server.pids)]
+    signalled(server)
 
 
 def served_by_more(server: Workers) -> set[int]:
@@ -140,29 +138,6 @@ def test_worker_that_starts_during_a_reload_has_the_new_configuration(tmp_path: 
         assert two.end() == 0
 
 
-def test_reload_and_restart_do_not_disturb_each_other(tmp_path: Path) -> None:
-    head = f'control-socket = "{tmp_path / "control"}"\n'
-    with workers(tmp_path, 2, head=head) as two, attempts(two) as client:
-        old = two.pids
-        command = [sys.executable, "-m", "fastlisten", "restart", "--config"]
-        restart = subprocess.Popen(
-            [*command, tmp_path / "mail.toml"],
-            env=clean_environment(TOLD=str(tmp_path)),
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            reload(two, MORE)
-        finally:
-            assert restart.wait(PATIENCE) == 0
-        until(lambda: all(map(ended, old)), "the end of the old workers")
-        assert len(two.pids) == 2
-        assert served_by_more(two) == set(two.pids)
-        client.more(5)
-        assert client.failed == []
-        client.end()
-        assert two.end() == 0
-
-
 def test_stop_during_a_reload(tmp_path: Path) -> None:
     with workers(tmp_path, 2) as two:
         before = descriptors(two)
@@ -175,23 +150,66 @@ def test_stop_during_a_reload(tmp_path: Path) -> None:
     assert reloads(two) == 0
 
 
+def test_handler_that_cannot_start_in_one_worker_changes_nothing(tmp_path: Path) -> None:
+    with workers(tmp_path, 2, head=head(tmp_path)) as two:
+        pids, before = two.pids, descriptors(two)
+        (tmp_path / "broken").write_text(str(pids[1]))
+        append(two, MORE)
+        done = commanded(two, "reload")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "the handler cannot start: the store is broken" in done.stderr
+        assert "failed with 1 problem; nothing has changed" in done.stderr
+        assert two.pids == pids
+        until(lambda: descriptors(two) == before, "the end of what was opened")
+        assert status(two).keys() == {"it"}
+        (tmp_path / "broken").unlink()
+        assert commanded(two, "reload").returncode == 0
+        assert served_by_more(two) == set(pids)
+        assert two.end() == 0
+
+
+def test_worker_killed_while_it_prepares_is_replaced(tmp_path: Path) -> None:
+    with workers(tmp_path, 2, head=head(tmp_path)) as two:
+        first, second = two.pids
+        (tmp_path / "slow").touch()
+        append(two, MORE)
+        with background(two, "reload") as reload:
+            until(lambda: (tmp_path / "starts").exists(), "handlers that start")
+            os.kill(first, signal.SIGKILL)
+            until(lambda: f"(pid {first}) has ended: SIGKILL" in two.err, "its end")
+            # Its successor is started after the reload.
+            assert two.pids == [second]
+            (tmp_path / "slow").unlink()
+            assert reload.communicate(timeout=PATIENCE) == ('listener "more": added\n', "")
+        two.serve(3)
+        assert len(two.pids) == 2
+        assert served_by_more(two) == set(two.pids)
+        assert two.end() == 0
+
+
 def test_reloads_turn_no_client_away(tmp_path: Path) -> None:
-    with workers(tmp_path, 2) as two:
-        pids = two.pids
-        with attempts(two) as client:
+    with workers(tmp_path, 4, head=head(tmp_path)) as four:
+        pids = four.pids
+        with attempts(four) as client:
             for round in range(6):
                 # The first line belongs to the listener that the client connects to.
                 changed = f'timeout.idle = "{30 + round} s"\n'
-                reload(two, changed + MORE.replace("more", f"more{round}"))
+                reload(four, changed + MORE.replace("more", f"more{round}"))
+                client.more(5)
+                rewrite(four, changed, "")
+                done = commanded(four, "reload")
+                assert (done.returncode, done.stderr) == (0, "")
                 client.more(5)
             assert client.failed == []
             assert client.pids <= set(pids)
-        assert two.pids == pids
-        reload(two)
-        until(lambda: len(set(descriptors(two)[1:])) == 1, "the end of the last client")
-        before = descriptors(two)
+            served = client.served
+        assert four.pids == pids
+        reload(four)
+        until(lambda: len(set(descriptors(four)[1:])) == 1, "the end of the last client")
+        before = descriptors(four)
         for _ in range(3):
-            reload(two, MORE)
-            reload(two)
-        until(lambda: descriptors(two) == before, "the end of the sockets")
-        assert two.end() == 0
+            reload(four, MORE)
+            reload(four)
+        until(lambda: descriptors(four) == before, "the end of the sockets")
+        assert four.end() == 0
+    show(f"12 reloads with 4 workers: {served:,} clients, all served")

@@ -70,13 +70,16 @@ class Who(Handler):
 class Told(Who):
     """Does not start while there is a file ``slow``, and cannot while there is one ``broken``.
 
-    It ends with the exit code in ``exit``.
+    If the latter has a process id, only that process cannot. It ends with the exit code in
+    ``exit``. There is a file ``starts`` once one has begun to wait.
     """
 
     async def start(self) -> None:
         while (TOLD / "slow").exists():
+            (TOLD / "starts").touch()
             await asyncio.sleep(0.01)
-        if (TOLD / "broken").exists():
+        broken = TOLD / "broken"
+        if broken.exists() and broken.read_text() in ("", str(os.getpid())):
             raise RuntimeError("the store is broken")
         if (TOLD / "exit").exists():
             os._exit(int((TOLD / "exit").read_text()))
