@@ -17,6 +17,7 @@ look, now and then, is needed all the same.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
@@ -183,20 +184,21 @@ def _absorb(index: Index, folder: int, box: Maildir, files: Sequence[Found]) -> 
     """Insert messages, then move those in new/ into cur/; return how many were inserted."""
     fresh: list[NewMessage] = []
     move: list[tuple[Found, int]] = []
+    names = json.dumps([found.name for found in files if _storable(found.name)])
+    among = "folder = ? AND name IN (SELECT value FROM json_each(?))"
+    known = dict(index.query(f"SELECT name, flags FROM message WHERE {among}", (folder, names)))  # noqa: S608
+    pending = dict(index.query(f"SELECT name, op FROM pending WHERE {among}", (folder, names)))  # noqa: S608
     for file in files:
         found = file
-        flags = _flags_in_index(index, folder, found.name)
-        if flags is not None:
+        if found.name in known:
             if found.new:
-                move.append((found, flags))
+                move.append((found, known[found.name]))
+            continue
+        if found.name in pending:
             continue
         try:
             if not _storable(found.name):
                 found = _renamed(box, found)
-            elif index.query(
-                "SELECT 1 FROM pending WHERE folder = ? AND name = ?", (folder, found.name)
-            ):
-                continue
             inspected = inspect(found.path)
         except FileNotFoundError:
             continue  # somebody has moved it, so that the next look finds it elsewhere

@@ -22,10 +22,10 @@ from typing import ParamSpec, TypeVar
 from fastlisten.mail.store import copying, folders, reading
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.append import Appending
-from fastlisten.mail.store.changes import changes, prune
+from fastlisten.mail.store.changes import changes, loaded, prune
 from fastlisten.mail.store.expunge import expunge as expunge_messages
 from fastlisten.mail.store.flags import store as store_flags
-from fastlisten.mail.store.folder_state import FolderState
+from fastlisten.mail.store.folder_state import FolderState, Loaded
 from fastlisten.mail.store.folders import FolderRow
 from fastlisten.mail.store.index import LARGEST_SLICE, Index
 from fastlisten.mail.store.interface import (
@@ -187,7 +187,10 @@ class MaildirAccount:
             found = await self.run(_refreshed, index, row.id, since, thorough=thorough)
             # Another session may have been faster; what is found counts from where the state is.
             if state.cursor == since:
-                state.apply(found)
+                if isinstance(found, Loaded):
+                    state.load(found)
+                else:
+                    state.apply(found)
                 return
             if found.cursor <= state.cursor:
                 return
@@ -225,9 +228,9 @@ def _status(index: Index, name: str) -> Status:
     return folders.status(index, row)
 
 
-def _refreshed(index: Index, folder: int, since: int, *, thorough: bool) -> Changes:
+def _refreshed(index: Index, folder: int, since: int, *, thorough: bool) -> Changes | Loaded:
     look(index, folder, thorough=thorough)
-    return changes(index, folder, since)
+    return changes(index, folder, since) if since else loaded(index, folder)
 
 
 def _claim_recent(index: Index, folder: int, *, claim: bool) -> int:

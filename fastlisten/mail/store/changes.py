@@ -10,12 +10,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from fastlisten.mail.store.folder_state import Loaded
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import Changes, Flag, FolderNotFoundError, MessageState
 from fastlisten.mail.store.letters import SYSTEM
 from fastlisten.mail.store.schema import Gone
 
-__all__ = ["KEPT_ROWS", "KEPT_SECONDS", "changes", "prune"]
+__all__ = ["KEPT_ROWS", "KEPT_SECONDS", "changes", "loaded", "prune"]
 
 #: How long is known what is gone: the longest that a device of somebody who reads mail is away.
 KEPT_SECONDS = 30 * 86400
@@ -64,6 +65,28 @@ def changes(index: Index, folder: int, since: int) -> Changes:
         gone=[uid for (uid,) in gone] if complete else [],
         complete=complete,
     )
+
+
+def loaded(index: Index, folder: int) -> Loaded:
+    """Return all messages of a folder.
+
+    Raises:
+        FolderNotFoundError: the folder has been deleted.
+    """
+    with index.snapshot() as db:
+        state = db.execute(
+            "SELECT max(highmodseq, floor), uidnext, floor FROM folder, state WHERE folder.id = ?",
+            (folder,),
+        ).fetchone()
+        if state is None:
+            raise FolderNotFoundError("Mailbox has been deleted")
+        cursor, uidnext, floor = state
+        rows = db.execute(
+            "SELECT uid, max(modseq, ?), flags & ?, keywords FROM message WHERE folder = ?"
+            " ORDER BY uid",
+            (floor, SYSTEM, folder),
+        ).fetchall()
+    return Loaded(cursor, uidnext, rows)
 
 
 def _state(row: Sequence[Any]) -> MessageState:

@@ -15,7 +15,6 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store.letters import bits_of, letters_of
@@ -199,20 +198,27 @@ def inspect(path: str) -> Inspected | None:
     Raises:
         OSError: it cannot be read.
     """
-    if not stat.S_ISREG(os.lstat(path).st_mode):
-        return None
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb", buffering=0) as file:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
+            return None
+        raise
+    try:
         status = os.fstat(fd)
-        bare = _bare_lines(file)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        bare = _bare_lines(fd)
+    finally:
+        os.close(fd)
     return Inspected(
         status.st_size + bare, int(bare > 0), status.st_size, status.st_mtime_ns, status.st_ino
     )
 
 
-def _bare_lines(file: BinaryIO) -> int:
+def _bare_lines(fd: int) -> int:
     """Return how many LFs have no CR before them; 0 if the first one has."""
-    count, last, piece = 0, b"", file.read(_HEAD)
+    count, last, piece = 0, b"", os.read(fd, _HEAD)
     first = True
     while piece:
         if first:
@@ -225,5 +231,5 @@ def _bare_lines(file: BinaryIO) -> int:
         if last == b"\r" and piece.startswith(b"\n"):
             count -= 1
         last = piece[-1:]
-        piece = file.read(_PIECE)
+        piece = os.read(fd, _PIECE)
     return count

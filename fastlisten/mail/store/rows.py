@@ -55,18 +55,23 @@ def insert_messages(
     spelt = {word.lower(): word for word in add_keywords(db, folder, words)}
     first = index.take_uids(folder, len(messages), synced=synced)
     number = index.numbers(1 + len(messages))
-    for place, message in enumerate(messages):
-        email = message.email
-        if message.inspected is not None:
-            it, email = message.inspected, number + 1 + place
-            db.execute(
-                "INSERT INTO email (id, createseq, modseq, size, eol, date, octets, mtime, inode)"
-                " VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                (email, number, it.size, it.eol, it.date, it.octets, it.mtime, it.inode),
-            )
-        db.execute(
-            "INSERT INTO message (folder, uid, email, name, flags, keywords, createseq, modseq)"
-            " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+    emails = [
+        message.email if message.inspected is None else number + 1 + place
+        for place, message in enumerate(messages)
+    ]
+    db.executemany(
+        "INSERT INTO email (id, createseq, modseq, size, eol, date, octets, mtime, inode)"
+        " VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        [
+            (email, number, it.size, it.eol, it.date, it.octets, it.mtime, it.inode)
+            for email, message in zip(emails, messages, strict=True)
+            if (it := message.inspected) is not None
+        ],
+    )
+    db.executemany(
+        "INSERT INTO message (folder, uid, email, name, flags, keywords, createseq, modseq)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+        [
             (
                 folder,
                 first + place,
@@ -75,8 +80,10 @@ def insert_messages(
                 message.bits,
                 " ".join(sorted({spelt[word.lower()] for word in message.keywords.split()})),
                 number,
-            ),
-        )
+            )
+            for place, (email, message) in enumerate(zip(emails, messages, strict=True))
+        ],
+    )
     return first
 
 
