@@ -13,7 +13,7 @@ from support.imap_driver import command
 from support.imap_reader import read_response, read_responses
 
 from fastlisten.handlers.imap.engine.body_structure import item_body_structure, item_envelope
-from fastlisten.handlers.imap.engine.commands import Login, Select
+from fastlisten.handlers.imap.engine.commands import Expunge, Login, Select
 from fastlisten.handlers.imap.engine.mailbox_names import decode_mailbox, encode_mailbox
 from fastlisten.handlers.imap.engine.mailbox_responses import (
     id_response,
@@ -26,7 +26,7 @@ from fastlisten.handlers.imap.engine.message_responses import (
     vanished_response,
 )
 from fastlisten.handlers.imap.engine.refusal import Refused
-from fastlisten.handlers.imap.engine.sequence_sets import STAR, SequenceSet, write_set
+from fastlisten.handlers.imap.engine.sequence_sets import SAVED, STAR, SequenceSet, write_set
 from fastlisten.handlers.imap.engine.session_states import State
 from fastlisten.handlers.imap.engine.status_responses import status
 from fastlisten.handlers.imap.engine.strings import (
@@ -49,6 +49,8 @@ PIECES = [
     b"Content-Type: ", b"multipart/mixed; boundary=x", b"message/rfc822", b"\r\n", b"\n", b"--x",
     b"text/plain", b'; a="', b"Subject: ", b"From: <", b"\0", b"\xe4", b"--", b"()",
 ]  # fmt: skip
+ends_of_ranges = st.integers(1, 30) | st.just(STAR)
+ranges_of_sets = st.lists(st.tuples(ends_of_ranges, ends_of_ranges), min_size=1)
 numbers = st.sets(st.integers(1, 60), max_size=30).map(sorted)
 
 
@@ -154,16 +156,16 @@ def test_sets(found: list[int]) -> None:
     written = write_set(found)
     if found:
         parsed = command(b"UID EXPUNGE " + written)
-        ranges = getattr(parsed, "uids").ranges  # noqa: B009
+        assert isinstance(parsed, Expunge)
+        assert parsed.uids is not None
+        ranges = parsed.uids.ranges
         assert [number for first, last in ranges for number in range(first, last + 1)] == found
         assert read_response(vanished_response(found)) == [b"VANISHED", written]
     else:
         assert written == vanished_response(found) == b""
 
 
-@given(
-    st.lists(st.tuples(*[st.integers(1, 30) | st.just(STAR)] * 2), min_size=1), st.integers(0, 25)
-)
+@given(ranges_of_sets, st.integers(0, 25))
 def test_ranges_within_a_mailbox(ranges: list[tuple[int, int]], largest: int) -> None:
     """The same messages as one by one, each once and in order."""
     expected: set[int] = set()
@@ -176,3 +178,12 @@ def test_ranges_within_a_mailbox(ranges: list[tuple[int, int]], largest: int) ->
         for number in range(first, last + 1)
     ]
     assert found == sorted(number for number in expected if 1 <= number <= largest)
+
+
+@given(ranges_of_sets, st.integers(0, 30))
+def test_numbers_that_are_not_in_use(ranges: list[tuple[int, int]], count: int) -> None:
+    """RFC 3501 9: seq-number. ``*`` is in use, unless there is no message."""
+    named = [number for ends in ranges for number in ends if number != STAR]
+    messages = SequenceSet(tuple(ranges))
+    assert messages.exceeds(count) == (max(named, default=0) > count or count == 0)
+    assert not SAVED.exceeds(count)

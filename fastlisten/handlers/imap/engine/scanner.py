@@ -19,7 +19,6 @@ __all__ = ["ASTRING_ATOM", "Incomplete", "Literal", "Scanner", "announces", "lit
 #: ATOM-CHAR: printable ASCII but ( ) { SP % * " \ ]
 _ATOM_CHARS = r"!#$&'+,\-./0-9:;<=>?@A-Z\[^_`a-z|}~"
 
-_SPACES = re.compile(rb" *+")
 _ATOM = re.compile(rf"[{_ATOM_CHARS}]++".encode())
 ASTRING_ATOM = re.compile(rf"[{_ATOM_CHARS}\]]++".encode())
 _LIST_ATOM = re.compile(rf"[{_ATOM_CHARS}\]%*]++".encode())
@@ -93,8 +92,10 @@ class Scanner:
 
     def at_end(self) -> bool:
         """Return whether nothing follows but spaces."""
-        match = _SPACES.match(self.data, self.position)
-        return match is None or match.end() == len(self.data)
+        data, position = self.data, self.position
+        while data.startswith(b" ", position):
+            position += 1
+        return position == len(data)
 
     def end(self) -> None:
         """Expect the end of the command."""
@@ -125,10 +126,13 @@ class Scanner:
 
     def opens(self) -> bool:
         """Skip an opening parenthesis and spaces after it; return whether there was one."""
-        if not self.skip(b"("):
+        data, position = self.data, self.position
+        if not data.startswith(b"(", position):
             return False
-        while self.skip(b" "):
-            pass
+        position += 1
+        while data.startswith(b" ", position):
+            position += 1
+        self.position = position
         return True
 
     def closes(self) -> bool:
@@ -140,13 +144,16 @@ class Scanner:
         Raises:
             Refused: there is neither.
         """
-        start = self.position
-        while self.skip(b" "):
-            pass
-        if self.skip(b")"):
+        data, start = self.data, self.position
+        position = start
+        while data.startswith(b" ", position):
+            position += 1
+        if data.startswith(b")", position):
+            self.position = position + 1
             return True
-        if self.position == start:
-            raise Refused("Missing ')'" if start >= len(self.data) else "Invalid arguments")
+        if position == start:
+            raise Refused("Missing ')'" if start >= len(data) else "Invalid arguments")
+        self.position = position
         return False
 
     def open_list(self) -> bool:

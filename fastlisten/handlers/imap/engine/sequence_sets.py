@@ -93,6 +93,9 @@ def parse_set(scanner: Scanner) -> SequenceSet:
     text = match[0]
     if text == b"1:*":
         return _ALL
+    if len(text) < 10 and text.isdigit():
+        number = int(text)
+        return SequenceSet(((number, number),))
     ranges = []
     for item in text.split(b","):
         first, colon, last = item.partition(b":")
