@@ -106,6 +106,7 @@ def test_nothing_is_executed_after_logout() -> None:
     assert driver.events == [Logout(), Goodbye()]
     assert driver.engine.closed
     assert driver.engine.next_event() is None
+    assert driver.engine.buffered == 0
 
 
 def test_commands_wait_for_each_other() -> None:
