@@ -27,6 +27,7 @@ from fastlisten.handlers.imap.engine.strings import write_flags, write_mailbox
         (status(b"A1", b"OK", ""), b"A1 OK - \r\n"),
         (status(b"A1", b"OK", "", codes.CLOSED), b"A1 OK [CLOSED] -\r\n"),
         (status(b"A1", b"OK", "[ALERT] x"), b"A1 OK - [ALERT] x\r\n"),
+        (status(b"A1", b"NO", "x\r\n* BYE"), b"A1 NO x??* BYE\r\n"),
         (status(b"A1", b"NO", "ä\r\n* BYE\0"), b"A1 NO ???* BYE?\r\n"),
         (challenge(b""), b"+ \r\n"),
         (challenge(b"x" * 100), b"+ " + b"eHh4" * 33 + b"eA==\r\n"),

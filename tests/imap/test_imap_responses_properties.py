@@ -96,7 +96,7 @@ def test_each_name_has_one_form(encoded: bytes) -> None:
         assert encode_mailbox(name) == encoded or name == "INBOX"
 
 
-@given(st.text(), st.sampled_from([b"", b"ALERT"]))
+@given(st.text() | names, st.sampled_from([b"", b"ALERT"]))
 def test_texts_of_status_responses(text: str, code: bytes) -> None:
     said = status(b"a", b"NO", text, code)
     assert said.startswith(b"a NO [ALERT] " if code else b"a NO ")
