@@ -683,8 +683,9 @@ cdef class Engine:
             self.own.flags |= MEMBER_ACCEPTING
             self.go_on_duty(False)
             self.look_pause = DUTY_LOOK_FIRST
-            self.next_pulse = self.next_duty_look()
-            self.arm_timer(self.next_pulse)
+            if not self.on_duty:
+                self.next_pulse = self.next_duty_look()
+                self.arm_timer(self.next_pulse)
 
     cdef void go_on_duty(self, bint wanted) noexcept nogil:
         """Let the kernel report new connections, if `wanted` or `is_needed`."""
@@ -717,8 +718,9 @@ cdef class Engine:
             event.events = 0
             event.data.u64 = slot_key(&self.table[self.listen_set], self.listen_set)
             epoll_ctl(self.fd, EPOLL_CTL_MOD, self.listen_set, &event)
-        self.next_pulse = self.next_duty_look()
-        self.arm_timer(self.next_pulse)
+        if self.listening:
+            self.next_pulse = self.next_duty_look()
+            self.arm_timer(self.next_pulse)
         self.count_rivals(&rivals)
         while rivals.on_duty < duty_of(rivals.count + 1):
             # The next one in order of load and number.

@@ -39,13 +39,14 @@ LOOKS, SELDOM_LOOKS, PLACE_LOOKS, PULSES = 250, 16, 20, 4
 
 
 class Processes:
-    """Processes on one listening socket: they share the load, or wait for places."""
+    """Processes on one listening socket: they share the load, wait for places, or both."""
 
-    def __init__(self, stack: contextlib.ExitStack, wait: bool) -> None:
+    def __init__(self, stack: contextlib.ExitStack, wait: bool, share: bool) -> None:
         self.stack = stack
         self.sock = stack.enter_context(bound_socket())
         self.arena = Arena(1, WORKERS + 1)
         self.wait = wait
+        self.share = share
         self.arena.places(0, self.arena.join()).limit = PLACES if wait else 0
         keep = [self.sock.fileno(), self.arena.fd, *self.arena.wakeups]
         commands = {"full": lambda server: all(acceptor.full for acceptor in server._acceptors)}
@@ -58,7 +59,7 @@ class Processes:
 
     async def _start(self) -> ConnectionServer:
         member = self.arena.join()
-        if not self.wait:
+        if self.share:
             engine_for(asyncio.get_running_loop()).share_load(self.arena, member)
         return await create_server(
             Echo,
@@ -78,18 +79,21 @@ class Processes:
         with socket.create_connection(self.sock.getsockname(), 20) as client:
             assert client.recv(100) == GREETING
 
+    def wait_for_sleep(self) -> None:
+        until(lambda: all(worker.ask("full") for worker in self.workers), "all wait for a place")
+
     def wake_ups(self) -> int:
         return sum(wake_ups(worker.pid) for worker in self.workers)
 
 
 @contextlib.contextmanager
-def processes(*, wait: bool = False) -> Iterator[Processes]:
+def processes(*, wait: bool = False, share: bool = False) -> Iterator[Processes]:
     with contextlib.ExitStack() as stack:
-        yield Processes(stack, wait)
+        yield Processes(stack, wait, share)
 
 
 def test_processes_off_duty_take_turns_to_look_for_clients() -> None:
-    with processes() as made:
+    with processes(share=True) as made:
         made.serve()
         before, begun, clients = made.wake_ups(), time.monotonic(), 0
         while (took := time.monotonic() - begun) < SECONDS:
@@ -103,7 +107,7 @@ def test_processes_off_duty_take_turns_to_look_for_clients() -> None:
 
 
 def test_processes_off_duty_look_seldom_while_no_clients_come() -> None:
-    with processes() as made:
+    with processes(share=True) as made:
         made.serve()
         # They look less often one after the other.
         time.sleep(SECONDS / 2)
@@ -118,7 +122,7 @@ def test_processes_that_wait_take_turns_to_look_for_places() -> None:
         guests = [made.connect() for _ in range(PLACES)]
         assert [guest.recv(100) for guest in guests] == [GREETING] * PLACES
         waiting = made.connect()
-        until(lambda: all(worker.ask("full") for worker in made.workers), "all wait for a place")
+        made.wait_for_sleep()
         before, begun = made.wake_ups(), time.monotonic()
         time.sleep(SECONDS)
         took = time.monotonic() - begun
@@ -126,3 +130,21 @@ def test_processes_that_wait_take_turns_to_look_for_places() -> None:
         assert made.wake_ups() - before <= 1.5 * PLACE_LOOKS * took + WORKERS
         guests[0].close()
         assert waiting.recv(100) == GREETING
+
+
+def test_two_processes_are_woken_for_each_place() -> None:
+    with processes(wait=True, share=True) as made:
+        guests = [made.connect() for _ in range(PLACES)]
+        assert [guest.recv(100) for guest in guests] == [GREETING] * PLACES
+        queue = [made.connect() for _ in range(150)]
+        made.wait_for_sleep()
+        before, begun = made.wake_ups(), time.monotonic()
+        for guest, client in zip([*guests, *queue], queue, strict=False):
+            guest.close()
+            assert client.recv(100) == GREETING
+            # Whatever the process that got the place has still to do, it does before the next.
+            time.sleep(0.006)
+        took = time.monotonic() - begun
+        looks = took * (PLACE_LOOKS + PULSES * WORKERS)
+        # That of the client that leaves, and the one that gets its place.
+        assert made.wake_ups() - before <= 2.4 * len(queue) + 1.3 * looks
