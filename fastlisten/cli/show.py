@@ -64,7 +64,7 @@ def _text(config: Config) -> Iterator[str]:
         yield _row(option.key, shown, _where(origin, config.line(option.key)))
     for listener in config.listeners:
         yield ""
-        yield from _listener(listener)
+        yield from _listener(listener, config.workers)
     if unavailable := find_unavailable(config):
         yield ""
         yield "not available in this version"
@@ -72,10 +72,12 @@ def _text(config: Config) -> Iterator[str]:
             yield f"  {problem}"
 
 
-def _listener(listener: ListenerSettings) -> Iterator[str]:
+def _listener(listener: ListenerSettings, workers: int) -> Iterator[str]:
     yield f"listener {quote(listener.id)}: {listener.protocol}, {_encryption(listener)}"
     for bind in listener.bind:
-        yield f"  {bind.text}: {reachable(bind)}"
+        own = workers > 1 and listener["socket.reuse-port"] and bind.family in ("inet", "inet6")
+        queues = f"; {workers} accept queues" if own else ""
+        yield f"  {bind.text}: {reachable(bind)}{queues}"
     for option in listener.options:
         key = option.key
         value = listener[key]

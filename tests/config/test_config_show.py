@@ -180,6 +180,21 @@ def test_show_says_who_can_reach_a_bind(bind: str, words: str) -> None:
     assert show.reachable(config.listeners[0].bind[0]) == words
 
 
+@pytest.mark.parametrize(
+    ("workers", "words"), [(3, "this host only, port 25; 3 accept queues"), (1, "port 25")]
+)
+def test_show_says_how_many_accept_queues_there_are(
+    tmp_path: Path, workers: int, words: str
+) -> None:
+    path = tmp_path / "queues.toml"
+    binds = 'bind = ["127.0.0.1:25", "unix:/x"]\nsocket.reuse-port = true'
+    path.write_text(f"[server]\nworkers = {workers}\n{listener_table('it', binds)}")
+    lines = [one.partition(": ") for one in shown(str(path), "text").splitlines()]
+    found = {where.strip(): said for where, _, said in lines}
+    assert found["127.0.0.1:25"].endswith(words)
+    assert found["unix:/x"] == "processes on this host that may open the file"
+
+
 def test_show_json(file: str) -> None:
     found = json.loads(shown(file, "json"))
     assert list(found) == ["format", "listeners"]
