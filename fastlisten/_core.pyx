@@ -356,7 +356,8 @@ cdef inline void count_connection(Engine engine, AcceptorState *state, int fd) n
     state.active += 1
     state.connections += 1
     state.accepted += 1
-    engine.record(R_OPENED, state, fd, 0)
+    if engine.record_mask & 1 << R_OPENED:
+        engine.record(R_OPENED, state, fd, 0)
 
 
 cdef class Engine:
@@ -558,7 +559,7 @@ cdef class Engine:
         if was < SLOT_ACCEPTED:
             return
         state = self.acceptors[slot.acceptor]
-        if was != SLOT_PARKED:
+        if was != SLOT_PARKED and self.record_mask & 1 << R_CLOSED:
             self.record(R_CLOSED, state, fd, 0)
         # Before close(2): a forked child may hold the descriptor too, and only the last close of
         # all would take it out of the set.
@@ -1593,11 +1594,10 @@ cdef class Engine:
 
     cdef void record(self, uint8_t kind, AcceptorState *state, int fd,
                      int64_t value) noexcept nogil:
+        """Note what is to be logged; whoever calls it looks at `record_mask`, if that is needed."""
         cdef LogRecord *records = <LogRecord *>self.records
         cdef LogRecord *one
         cdef uint32_t i
-        if not self.record_mask & (1 << kind):
-            return
         if kind >= R_REFUSED and state != NULL:
             # Newest first: in a flood it is the last record that is to be added to.
             for i in range(self.record_count, 0, -1):
