@@ -80,11 +80,20 @@ class Dovecot:
         found = values_of(text)
         return [dict(zip(each[::2], each[1::2], strict=True)) for each in found[1::2]]
 
-    def search(self, criteria: str) -> set[int]:
-        """Return the numbers of the messages that a search finds."""
-        status, response = self._client.search(None, criteria)
+    def search(self, key: str, text: str | None = None) -> set[int]:
+        """Return the numbers of the messages that a search for a text finds."""
+        if text is not None:
+            # Octets are what imaplib sends; typeshed says otherwise.
+            self._client.literal = text.encode()  # type: ignore[assignment]
+        status, response = self._client.search(None if text is None else "UTF-8", key)
         assert status == "OK", response
         return {int(number) for number in response[0].split()}
+
+    def sort(self, key: str) -> list[int]:
+        """Return the numbers of all messages, sorted."""
+        status, response = self._client.sort(f"({key})", "UTF-8", "ALL")
+        assert status == "OK", response
+        return [int(number) for number in response[0].split()]
 
 
 @contextlib.contextmanager

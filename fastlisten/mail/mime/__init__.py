@@ -9,6 +9,12 @@ parser           octets in, a tree of parts out
     addresses    address lists
     lexical      comments, quoted strings and words, as RFC 5322 and RFC 2045 have them
 sections         which octets of the file FETCH's sections are, and these octets
+text             the text of bodies and fields, and searching it
+  encoded_words  text in header fields
+  transfer_encoding  base64 and quoted-printable
+  charsets       octets to text
+sent_date        the date in the field Date
+base_subject     what SORT and THREAD take for the subject
 compact          the tree in a form for an index, and back
 
 Rules of this package: no I/O, and nothing of a protocol's notation. A message comes as `bytes` or
