@@ -175,7 +175,11 @@ PIECES = [
 ]  # fmt: skip
 
 LIMITS = Limits(
-    max_command=400, max_command_before_login=200, max_response=100, max_message_size=1000
+    max_command=400,
+    max_command_before_login=200,
+    max_response=100,
+    max_message_size=1000,
+    max_bad_before_login=20,
 )
 LINE = re.compile(rb"(\*|\+|[^ +*\x00-\x20]+) [\x20-\x7e]*\r\n")
 

@@ -165,6 +165,14 @@ def test_too_many_bad_commands_end_the_session() -> None:
     assert driver.engine.closed
 
 
+def test_fewer_bad_commands_end_the_session_before_login() -> None:
+    driver = ImapDriver(BEFORE, Limits(max_bad_before_login=2))
+    driver.send(b"a SELECT x\r\n")
+    assert not driver.engine.closed
+    driver.send(b"b SELECT x\r\n")
+    assert driver.engine.closed
+
+
 def test_user_s_bad_counts() -> None:
     engine = ImapEngine(Limits(max_bad_commands=1), True, SELECTED)
     engine.receive(b"a FETCH 5 FLAGS\r\nb NOOP\r\n")

@@ -58,6 +58,10 @@ def as_it_arrives(value: bytes) -> bytes:
     return value.replace(b"\0", b"\x80")
 
 
+def as_sent(string: bytes) -> bytes:
+    return string.replace(b"}\r\n", b"+}\r\n", 1) if string.startswith(b"{") else string
+
+
 @given(octets)
 def test_strings(value: bytes) -> None:
     assert read_response(b"* %b\r\n" % write_string(value)) == [as_it_arrives(value)]
@@ -68,11 +72,9 @@ def test_strings(value: bytes) -> None:
 @given(octets, octets)
 def test_what_we_write_we_read(user: bytes, password: bytes) -> None:
     """The engine's own reader, which wants the + of literals that come with the command."""
-    user, password = as_it_arrives(user), as_it_arrives(password)
-    line = b"LOGIN %b %b" % (write_astring(user), write_string(password))
-    login = command(line.replace(b"}\r\n", b"+}\r\n"), State.NOT_AUTHENTICATED)
-    if b"}\r\n" not in user + password:
-        assert login == Login(user, password)
+    line = b"LOGIN %b %b" % (as_sent(write_astring(user)), as_sent(write_string(password)))
+    login = Login(as_it_arrives(user), as_it_arrives(password))
+    assert command(line, State.NOT_AUTHENTICATED) == login
 
 
 @given(names)

@@ -62,7 +62,7 @@ _LONGEST_TAG = 128
 _TAG = rb"([!#$&',\-./0-9:;<=>?@A-Z\[\]^_`a-z|}~]{1,%d}+)" % _LONGEST_TAG
 
 #: A tag, the command's name with UID before it, and the space before the arguments.
-HEAD = re.compile(_TAG + rb" ((?:UID )?[A-Z][A-Z0-9-]{0,30}+)(?: ++|\Z)", re.IGNORECASE)
+HEAD = re.compile(_TAG + rb" ((?:[Uu][Ii][Dd] )?[A-Za-z][A-Za-z0-9-]{0,30}+)(?: ++|\Z)")
 _TAG_ONLY = re.compile(_TAG + rb"(?= |\Z)")
 
 

@@ -62,6 +62,13 @@ _TLS = Reading.TLS
 _END = Reading.END
 
 
+#: Commands that change the state when they succeed, and events that `ok` does not answer.
+_WITH_EFFECT = frozenset(
+    {AppendMessage, Authenticate, AuthenticateResponse, Close, Idle}
+    | {Login, Logout, Select, StartTls}
+)
+
+
 class ImapEngine(InputReader):
     """One connection's IMAP session, from the server's side, after the greeting.
 
@@ -108,6 +115,10 @@ class ImapEngine(InputReader):
             RuntimeError: no command waits, or it cannot be answered so.
         """
         event = self._answered()
+        if type(event) not in _WITH_EFFECT:
+            self._unsent.append(status(self.tag, b"OK", text, code))
+            self._bad = 0
+            return
         if isinstance(event, AppendMessage | Idle):
             self._waiting = event
             raise RuntimeError("accept it first")

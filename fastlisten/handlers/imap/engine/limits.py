@@ -23,6 +23,8 @@ class Limits:
         max_message_size: octets of a message of APPEND.
         max_bad_commands: commands in a row that are answered with BAD; the last of them ends the
             session. As in Dovecot.
+        max_bad_before_login: the same before login, as in Dovecot: whoever sends them is no mail
+            client.
         starttls: clients may begin TLS by STARTTLS.
         mechanisms: names, in upper case, of the SASL mechanisms that AUTHENTICATE takes.
         login_in_clear: LOGIN and AUTHENTICATE are taken without TLS too: for programs that protect
@@ -34,6 +36,7 @@ class Limits:
     max_response: int = 12_288
     max_message_size: int = 50 * 1024 * 1024
     max_bad_commands: int = 20
+    max_bad_before_login: int = 3
     starttls: bool = False
     mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
     login_in_clear: bool = False

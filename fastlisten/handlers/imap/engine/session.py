@@ -126,7 +126,9 @@ class Session:
 
     def _count_bad(self) -> None:
         self._bad += 1
-        if self._bad >= self._limits.max_bad_commands:
+        before = self.state is State.NOT_AUTHENTICATED
+        limits = self._limits
+        if self._bad >= (limits.max_bad_before_login if before else limits.max_bad_commands):
             self._hang_up("Too many invalid IMAP commands")
 
     def _hang_up(self, text: str, code: bytes = b"") -> None:
