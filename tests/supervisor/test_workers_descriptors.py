@@ -92,7 +92,8 @@ def test_clients_are_refused_when_no_worker_has_descriptors(tmp_path: Path) -> N
 
 
 def test_clients_in_the_queue_of_a_worker_without_descriptors_are_refused(tmp_path: Path) -> None:
-    text = f"{WHO}socket.reuse-port = true\n"
+    # The other workers accept clients of the second listener, and would not refuse those.
+    text = f"{WHO}socket.reuse-port = true\n{WHO.replace('.it]', '.shared]')}"
     with workers(tmp_path, WORKERS, text) as four, contextlib.ExitStack() as stack:
         starved = four.pids[0]
         stack.callback(resource.prlimit, starved, resource.RLIMIT_NOFILE, starve(starved))
