@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.figures import show
 from support.forked import Child
 from support.kernel import is_open
 
@@ -132,6 +133,7 @@ def test_full_channel_refuses_and_takes_more_once_read(pair: Pair) -> None:
     assert [received(pair[1]).body["number"] for _ in range(count)] == list(range(count))
     assert pair[1].receive() is None
     assert fill(pair[0]) == count
+    show(f"{count} short messages fit")
 
 
 def test_large_message_without_free_descriptors_is_not_sent(pair: Pair) -> None:

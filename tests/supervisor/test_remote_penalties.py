@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
+from support.figures import show
 from support.loops import run_virtually
 
 from fastlisten.mail.logins import penalties
@@ -126,6 +127,7 @@ def test_workers_are_as_slow_as_one() -> None:
         waited = [await world.fail(number % 2, b"%d" % number) for number in range(11)]
         assert waited == pytest.approx([0, 0, 0, 1, 2, 4, 8, 16, 30, 30, 30])
         assert all(len(one.own) == 0 for one in world.workers)
+        show(f"seconds before each attempt: {', '.join(f'{one:.0f}' for one in waited)}")
 
     run(test)
 

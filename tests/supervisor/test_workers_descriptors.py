@@ -75,7 +75,8 @@ def test_clients_of_a_worker_without_descriptors_are_served_by_others(tmp_path: 
         assert "EMFILE" in said
         assert four.end() == 0
     show(
-        f"{attempts} clients, all served: {before} while a worker of {WORKERS} had no descriptor",
+        f"{attempts:,} clients, all served",
+        f"{before:,} of them while a worker of {WORKERS} had no descriptor",
         said.partition("fastlisten: ")[2],
     )
 

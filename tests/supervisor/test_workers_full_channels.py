@@ -131,7 +131,7 @@ def test_worker_catches_up_after_its_channel_was_full(tmp_path: Path, last: str)
         assert four.end() == 0
     done = sum(one["ok"] for one in commands.answers)
     show(
-        f"{len(commands.answers)} commands with a worker of {WORKERS} stopped, all answered, "
+        f"{len(commands.answers):,} commands with a worker of {WORKERS} stopped, all answered, "
         f"{len(lost)} messages to it did not fit",
         f"{done} done",
     )

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.figures import show
 from support.kernel import ended
 from support.storm import Storm
 from support.waiting import until
@@ -62,8 +63,9 @@ def all_places_are_free(four: Workers) -> bool:
     return len(served) == LIMIT and said[-1] == b"refused: limit\n"
 
 
-def killed(tmp_path: Path, kills: int, seed: int) -> str:
-    """Kill that many workers in a storm; return what happened."""
+def kill(tmp_path: Path, kills: int, seed: int) -> None:
+    """Kill that many workers in a storm; show what happened."""
+    began = time.monotonic()
     text = f"{WHO}max-connections = {LIMIT}\n"
     with workers(tmp_path, WORKERS, text, environ=patched(tmp_path, EAGER)) as four:
         killer = Killer(four)
@@ -83,18 +85,15 @@ def killed(tmp_path: Path, kills: int, seed: int) -> str:
     assert storm.refused > 0
     assert storm.lost > 0
     assert storm.most <= LIMIT
-    return (
-        f"{kills} workers killed, {storm.served} clients served, {storm.lost} of them lost, "
-        f"{storm.refused} refused; at most {storm.most} of {LIMIT} at a time"
-    )
+    show(f"{kills} workers killed in {time.monotonic() - began:.0f} s", str(storm))
 
 
 def test_limit_holds_while_workers_are_killed(tmp_path: Path) -> None:
-    killed(tmp_path, 10, seed=1)
+    kill(tmp_path, 10, seed=1)
 
 
 @pytest.mark.soak
 def test_limit_holds_while_500_workers_are_killed(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    print(killed(tmp_path, 500, seed))
+    kill(tmp_path, 500, seed)

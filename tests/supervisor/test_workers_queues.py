@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from support.attempts import attempts
+from support.figures import show
 from support.kernel import ended
 from support.program import run
 from support.queues import backlogs, queues, queues_of
@@ -103,6 +104,10 @@ def test_queue_of_a_killed_worker_is_served_by_its_successor(tmp_path: Path) -> 
             rest = greeted([one for one in clients if one not in served], MANY - len(served))
             assert set(rest.values()) == set(pids[1:])
         assert three.end() == 0
+    show(
+        f"{len(served)} clients in the queue of the killed worker, all served by its successor",
+        f"{len(rest)} in the queues of two stopped ones, all served when they went on",
+    )
 
 
 def test_restart_and_sigterm_turn_no_client_away(tmp_path: Path) -> None:
@@ -164,6 +169,7 @@ def test_limit_is_exact_over_all_queues(tmp_path: Path) -> None:
         three.serve(9)
         until(lambda: served_at_once(three) == 8, "free places")
         assert three.end() == 0
+    show(f"{len(killed)} workers killed", str(storm))
 
 
 def served_at_once(server: Workers) -> int:

@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from support.figures import show
 from support.waiting import until
 from support.workers import Workers, line
 
@@ -55,7 +56,7 @@ class Attempts:
 
 @contextlib.contextmanager
 def attempts(server: Workers) -> Iterator[Attempts]:
-    """Let a client connect again and again while the block runs."""
+    """Let a client connect again and again while the block runs, and show how often it did."""
     client = Attempts(server)
     thread = threading.Thread(target=client.run)
     thread.start()
@@ -65,3 +66,7 @@ def attempts(server: Workers) -> Iterator[Attempts]:
     finally:
         client.end()
         thread.join()
+    show(
+        f"{client.served:,} attempts served by {len(client.pids)} processes",
+        f"{len(client.failed)} failed",
+    )

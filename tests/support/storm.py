@@ -58,6 +58,12 @@ class Storm:
                 self._close(self._random.choice(list(self._open)))
             step(self._random)
 
+    def __str__(self) -> str:
+        return (
+            f"{self.served:,} clients served, {self.lost:,} of them lost with their worker, "
+            f"{self.refused:,} refused; at most {self.most} of {self._limit} at a time"
+        )
+
     def calm(self) -> None:
         """Close all clients."""
         for clients in (self._waiting, self._open):

@@ -11,6 +11,7 @@ import gc
 import tracemalloc
 from pathlib import Path
 
+from support.figures import show
 from support.kernel import open_descriptors
 from support.loops import on_loops
 from support.reloading import Reloadable, echo, reloadable
@@ -104,6 +105,8 @@ async def test_no_attempt_is_lost_and_nothing_leaks(tmp_path: Path) -> None:
         # The last connections have been answered, and are closed a moment later.
         await eventually(lambda: left(it)["slots"] == before["slots"], "the last connections")
         assert left(it) == before
+    served = sum(one.served for one in attempts.values())
+    show(f"{RELOADS} reloads, {served:,} attempts, 0 failed; left behind: 0 of {', '.join(before)}")
 
 
 @on_loops
