@@ -82,8 +82,7 @@ class Identity:
             os.setresgid(self.gid, self.gid, self.gid)
             os.setresuid(self.uid, self.uid, self.uid)
         except OSError as error:
-            text = f"cannot become user {self.name}: {error.strerror}"
-            raise PrivilegesError(text) from None
+            raise self._refused(error) from None
         self._verify()
         os.environ.update(USER=self.name, LOGNAME=self.name)
         if self.home:
@@ -106,17 +105,26 @@ class Identity:
 
     @contextlib.contextmanager
     def acting(self) -> Iterator[None]:
-        """Have the effective ids of this user while the block runs: for access to files."""
+        """Have the effective ids of this user while the block runs: for access to files.
+
+        Raises:
+            PrivilegesError: this process may not; its ids are what they were.
+        """
         groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
-        try:
-            os.setgroups(self.groups)
-            os.setegid(self.gid)
-            os.seteuid(self.uid)
+        with contextlib.ExitStack() as back:
+            try:
+                os.setgroups(self.groups)
+                back.callback(os.setgroups, groups)
+                os.setegid(self.gid)
+                back.callback(os.setegid, gid)
+                os.seteuid(self.uid)
+                back.callback(os.seteuid, uid)
+            except OSError as error:
+                raise self._refused(error) from None
             yield
-        finally:
-            os.seteuid(uid)
-            os.setegid(gid)
-            os.setgroups(groups)
+
+    def _refused(self, error: OSError) -> PrivilegesError:
+        return PrivilegesError(f"cannot become user {self.name}: {error.strerror}")
 
 
 def find_identity(user: str, group: str | None) -> Identity:

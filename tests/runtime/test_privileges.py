@@ -293,3 +293,30 @@ def test_interpreter_that_the_user_cannot_read_is_an_error(directory: Path) -> N
     )
     assert done.returncode == 3
     assert f"user nobody (server.run-as.user) cannot read {directory}/closed/os.py" in done.stderr
+
+
+@pytest.mark.parametrize("capability", ["setuid", "setgid"])
+def test_root_without_the_capability_says_so(directory: Path, capability: str) -> None:
+    """As in a confined service. What has been changed by then is changed back."""
+    given_to(directory, NOBODY.pw_uid)
+    confined = ("setpriv", f"--bounding-set=-{capability}", *entering())
+    with program(directory, AS_NOBODY + PLAIN, listeners=0, wrapper=confined) as started:
+        assert started.ended() == 3
+        assert started.err == "error: cannot become user nobody: Operation not permitted\n"
+    code = (
+        "import os; from fastlisten.privileges import PrivilegesError, find_identity\n"
+        "ids = lambda: (os.getresuid(), os.getresgid(), os.getgroups())\n"
+        "before = ids()\n"
+        "try:\n"
+        "    with find_identity('nobody', None).acting(): print('became it')\n"
+        "except PrivilegesError: print(ids() == before)\n"
+    )
+    done = subprocess.run(
+        [*confined, sys.executable, "-c", code],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout == "True\n"
