@@ -1,0 +1,37 @@
+"""docs/reliability.md: the tests that it names exist, and it names those that show figures.
+
+Rules of this file: files are read, nothing is run.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+PAGE = (TESTS.parent / "docs" / "reliability.md").read_text()
+SOURCES = {path: path.read_text() for path in TESTS.glob("**/test_*.py")}
+
+
+def test_tests_on_the_page_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", PAGE))
+    defined = {
+        name
+        for text in SOURCES.values()
+        for name in re.findall(r"^(?:async )?def (test_\w+)\(", text, re.MULTILINE)
+    }
+    assert len(named) > 30
+    assert sorted(named - defined) == []
+    files = re.findall(r"`(tests/[\w/]+\.py)`", PAGE)
+    assert [path for path in files if not (TESTS.parent / path).exists()] == []
+
+
+def test_figures_are_of_tests_that_print_them() -> None:
+    """Each row with a figure names a test in a file that shows some."""
+    show = {path for path, text in SOURCES.items() if re.search(r"\bshow\(|\battempts\(", text)}
+    rows = [line.strip("|").split(" | ") for line in PAGE.splitlines() if line.startswith("| ")]
+    with_figures = [row for row in rows if row[3].strip() and row[0].strip() != "fault"]
+    assert len(with_figures) > 10
+    for row in with_figures:
+        names = re.findall(r"`(test_\w+)`", row[2])
+        assert any(f"def {name}(" in SOURCES[path] for name in names for path in show), row
