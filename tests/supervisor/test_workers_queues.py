@@ -14,6 +14,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.arena_memory import shares_sockets
 from support.attempts import attempts
 from support.figures import show
 from support.kernel import ended
@@ -77,6 +78,8 @@ def test_each_worker_has_a_queue_and_the_supervisor_has_all(tmp_path: Path) -> N
             {inode for one in own for inode in one} == all_queues == set(queues_of(three.pid, port))
         )
         assert len(all_queues) == 3
+        # Nobody else decides when it accepts.
+        assert not any(shares_sockets(three.pid, pid) for pid in three.pids)
         with many(three) as clients:
             assert set(greeted(clients, MANY).values()) == set(three.pids)
         assert three.end() == 0
@@ -227,6 +230,7 @@ def test_listener_that_a_reload_adds_has_queues(tmp_path: Path) -> None:
         own = [queues_of(pid, port) for pid in two.pids]
         assert [len(one) for one in own] == [1, 1]
         assert own[0] != own[1]
+        assert not any(shares_sockets(two.pid, pid) for pid in two.pids)
         for address in (it, port):
             with contextlib.ExitStack() as stack:
                 clients = [
@@ -240,6 +244,7 @@ def test_listener_that_a_reload_adds_has_queues(tmp_path: Path) -> None:
         assert 'listener "more": removed, draining' in out
         # Every queue of the listener that stays has the new backlog, and is still its worker's.
         assert backlogs(two.pid, it) == [77, 77]
+        assert not any(shares_sockets(two.pid, pid) for pid in two.pids)
         assert len(queues(it)) == 2
         until(
             lambda: {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in before} == before,
@@ -256,6 +261,7 @@ def test_unix_socket_of_the_same_listener_is_shared(tmp_path: Path) -> None:
     with workers(tmp_path, 2, text) as two:
         first, second = two.pids
         assert len(queues(two.program.port())) == 2
+        assert all(shares_sockets(two.pid, pid) for pid in two.pids)
         for pid, other in ((first, second), (second, first)):
             with stopped(other):
                 for _ in range(4):

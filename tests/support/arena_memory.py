@@ -6,12 +6,20 @@ that does nothing at all. The layout is that of fastlisten/_arena.pxd, version 2
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 
 from fastlisten._arena import Arena
 
-__all__ = ["appear_to_accept", "ask_to_be_woken", "is_woken", "set_cell", "waiting"]
+__all__ = [
+    "appear_to_accept",
+    "ask_to_be_woken",
+    "is_woken",
+    "set_cell",
+    "shares_sockets",
+    "waiting",
+]
 
 #: The head, a member and a notice take a cache line each.
 _LINE = 64
@@ -61,3 +69,23 @@ def is_woken(arena: Arena, member: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def shares_sockets(server: int, worker: int) -> bool:
+    """Return whether a worker accepts on sockets on which others accept, too.
+
+    Args:
+        server: the process id of the supervisor.
+        worker: that of the worker.
+    """
+    for name in os.listdir(f"/proc/{server}/fd"):
+        path = f"/proc/{server}/fd/{name}"
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(path).startswith("/memfd:fastlisten-arena"):
+                with open(path, "rb") as file:
+                    head = file.read(_LINE * 257)
+                for start in range(_LINE, len(head), _LINE):
+                    if struct.unpack_from("I", head, start) == (worker,):
+                        flags: int = struct.unpack_from("I", head, start + _HEARTBEAT + 12)[0]
+                        return bool(flags & _ACCEPTING)
+    raise AssertionError(f"{worker} is no member of an arena of {server}")
