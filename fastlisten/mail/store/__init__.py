@@ -9,6 +9,7 @@ The one that keeps mail in Maildirs, with an index per account in SQLite:
     index          its connection, transactions, counter; power loss and restored copies
       schema       its tables
       account_lock   the lock under which everything is changed
+      index_snapshot  what the index alone knows, for the day on which it is lost
       file_identity  whether a file is a copy
     pending        file work that committed transactions imply
     absorb         taking over what was delivered, and what other programs have done

@@ -188,6 +188,12 @@ def _absorb(index: Index, folder: int, box: Maildir, files: Sequence[Found]) -> 
     among = "folder = ? AND name IN (SELECT value FROM json_each(?))"
     known = dict(index.query(f"SELECT name, flags FROM message WHERE {among}", (folder, names)))  # noqa: S608
     pending = dict(index.query(f"SELECT name, op FROM pending WHERE {among}", (folder, names)))  # noqa: S608
+    expected = dict(
+        index.query(
+            "SELECT name, keywords FROM arrival WHERE name IN (SELECT value FROM json_each(?))",
+            (names,),
+        )
+    )
     for file in files:
         found = file
         if found.name in known:
@@ -206,13 +212,18 @@ def _absorb(index: Index, folder: int, box: Maildir, files: Sequence[Found]) -> 
             logger.warning("cannot read %s: %s", found.path, error.strerror)
             continue
         if inspected is not None:
-            fresh.append(NewMessage(found.name, found.bits, inspected))
+            words = expected.get(found.name, "")
+            fresh.append(NewMessage(found.name, found.bits, inspected, words))
             if found.new:
                 move.append((found, found.bits))
     if fresh:
         sync = index.exhausts_sync(folder, len(fresh))
         with index.transaction(sync=sync) as db:
             insert_messages(index, db, folder, fresh, synced=sync)
+            if expected:
+                db.executemany(
+                    "DELETE FROM arrival WHERE name = ?", [(message.name,) for message in fresh]
+                )
     if move:
         before = times_of(box)[1]
         for found, bits in move:

@@ -128,6 +128,10 @@ def _insert(index: Index, directory: str, role: str) -> None:
     uidvalidity = index.new_uidvalidity()
     with index.transaction() as db:
         number = index.numbers(1)
+        former = db.execute("SELECT role FROM former WHERE name = ?", (directory,)).fetchone()
+        db.execute("DELETE FROM former WHERE name = ?", (directory,))
+        if former is not None and not role:
+            (role,) = former
         if role:
             db.execute("UPDATE folder SET role = NULL, modseq = ? WHERE role = ?", (number, role))
         db.execute(

@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.store import index_snapshot
 from fastlisten.mail.store.account_lock import AccountLock
 from fastlisten.mail.store.file_identity import identity_of
 from fastlisten.mail.store.schema import SCHEMA, VERSION
@@ -54,6 +55,9 @@ RESTORED_STRIDE = 1_000_000
 #: Seconds that SQLite waits for another process that opens or recovers the index: longer than any
 #: checkpoint takes.
 _PATIENCE = 60.0
+
+#: Primary result codes of SQLite: SQLITE_CORRUPT, SQLITE_NOTADB.
+_DAMAGED = frozenset({11, 26})
 
 #: UIDs and UIDVALIDITY are below this (RFC 3501 9, nz-number).
 _UID_LIMIT = 1 << 32
@@ -87,6 +91,7 @@ class Index:
         self.maildir = Maildir(root)
         self.finish = finish
         self._path = f"{root}/index.db"
+        self._snapshot = f"{root}/index.snapshot"
         self._boot = boot_id()
         self._uses = threading.Lock()  # of the connection
         self._inode = 0
@@ -97,6 +102,8 @@ class Index:
         try:
             with self._lock:
                 self._open()
+                if os.path.exists(self._snapshot):
+                    index_snapshot.keep(self._db, self._snapshot)
         except BaseException:
             self._lock.close()
             raise
@@ -104,7 +111,21 @@ class Index:
     # --- opening and closing ------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Open the file, under the lock; make the tables; notice a power loss or a backup."""
+        """Open the index, under the lock; one that is damaged is put aside, and made again."""
+        try:
+            self._open_file()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                raise
+            logger.error("%s is damaged (%s), and is made again", self._path, error)
+            os.replace(self._path, f"{self._path}.damaged")
+            for suffix in ("-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path + suffix)
+            self._open_file()
+
+    def _open_file(self) -> None:
+        """Open the file; make the tables; notice a power loss or a backup."""
         with contextlib.suppress(FileExistsError):
             os.close(open_new(self._path))
         connection = sqlite3.connect(
@@ -132,13 +153,15 @@ class Index:
             raise
 
     def _create(self) -> None:
-        with self._synced():
+        with self._synced(), index_snapshot.attached(self._db, self._snapshot) as lost:
             try:
                 self._db.executescript("BEGIN IMMEDIATE;" + SCHEMA)
                 self._db.execute(
                     "INSERT INTO state VALUES (1, ?, ?, ?, ?, 0, 0)",
                     (secrets.token_hex(8), _now(), self._boot, identity_of(self._path)),
                 )
+                if lost:
+                    index_snapshot.recall(self._db, self._snapshot)
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
                 self._db.execute("COMMIT")
             except BaseException:
@@ -198,6 +221,7 @@ class Index:
                 with self._synced(), self._begun():
                     self._db.execute("UPDATE folder SET synced = uidnext WHERE synced < uidnext")
                     self._db.execute("UPDATE state SET dirty_boot = ''")
+            index_snapshot.keep(self._db, self._snapshot)
         except sqlite3.Error as error:
             logger.warning("%s: cannot be checkpointed: %s", self._path, error)
 

@@ -130,11 +130,8 @@ def open_message(index: Index, folder: int, uid: int) -> OpenMessage:
         try:
             status = os.fstat(fd)
             it = Inspected(*known)
-            if (status.st_size, status.st_mtime_ns, status.st_ino) != (
-                it.octets,
-                it.mtime,
-                it.inode,
-            ):
+            now = (status.st_size, status.st_mtime_ns, status.st_ino)
+            if now != (it.octets, it.mtime, it.inode):
                 it = _corrected(index, email, path) or it
         except BaseException:
             os.close(fd)

@@ -117,6 +117,10 @@ CREATE TABLE keyword (
 ) WITHOUT ROWID;
 -- Names as clients write them; the folders need not exist.
 CREATE TABLE subscription (name TEXT PRIMARY KEY) WITHOUT ROWID;
+-- Keywords of messages that will be absorbed: by the name of the file.
+CREATE TABLE arrival (name TEXT PRIMARY KEY, keywords TEXT NOT NULL) WITHOUT ROWID;
+-- Roles that folders had in an index that was lost: by the name of the directory.
+CREATE TABLE former (name TEXT PRIMARY KEY, role TEXT NOT NULL) WITHOUT ROWID;
 -- What there was. folder and uid are those of a message; id is that of an email or a folder.
 CREATE TABLE gone (
     type INTEGER NOT NULL,

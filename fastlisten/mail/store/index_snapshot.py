@@ -1,0 +1,93 @@
+"""What the index alone knows, kept in a second file for the day on which the index is lost.
+
+Rules of this file: blocking, under the lock. The snapshot is a copy of the whole index by SQLite's
+backup API, made when the index is opened or closed and the last one is a day old. From files alone
+a new index has new UIDs, a new UIDVALIDITY, and everything that file names say; keywords,
+subscriptions and roles come from the snapshot, for files and directories of the same names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+
+__all__ = ["KEPT_FOR", "attached", "keep", "recall"]
+
+logger = logging.getLogger("fastlisten.mail")
+
+#: Seconds after which a snapshot is made again.
+KEPT_FOR = 86400
+
+#: Copied from the snapshot `old` into the tables of a new index.
+_RECALL = (
+    "INSERT OR IGNORE INTO subscription SELECT name FROM old.subscription",
+    "INSERT OR IGNORE INTO former SELECT name, role FROM old.folder WHERE role IS NOT NULL",
+    "INSERT OR IGNORE INTO former SELECT name, role FROM old.former",
+    "INSERT OR IGNORE INTO arrival SELECT name, keywords FROM old.message WHERE keywords != ''",
+    "INSERT OR IGNORE INTO arrival SELECT name, keywords FROM old.arrival",
+)
+
+
+def keep(connection: sqlite3.Connection, path: str) -> None:
+    """Make the snapshot, unless there is a recent one.
+
+    Args:
+        connection: the index's.
+        path: the snapshot's.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if 0 <= time.time() - os.stat(path).st_mtime < KEPT_FOR:
+            return
+    part = f"{path}.new"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        copy = sqlite3.connect(part, isolation_level=None)
+        try:
+            connection.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            copy.close()
+        os.rename(part, path)
+    except (OSError, sqlite3.Error) as error:
+        # The index itself is whole.
+        logger.warning("%s cannot be written: %s", path, error)
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+
+
+@contextlib.contextmanager
+def attached(connection: sqlite3.Connection, path: str) -> Iterator[bool]:
+    """Have a snapshot at hand for `recall`; False if there is none that can be used."""
+    there = os.path.exists(path)
+    if there:
+        try:
+            connection.execute("ATTACH ? AS old", (path,))
+            connection.execute("SELECT count(*) FROM old.message").fetchone()
+        except sqlite3.Error as error:
+            logger.warning("%s cannot be read: %s", path, error)
+            with contextlib.suppress(sqlite3.Error):  # it may not have been attached
+                connection.execute("DETACH old")
+            there = False
+    try:
+        yield there
+    finally:
+        if there:
+            connection.execute("DETACH old")
+
+
+def recall(connection: sqlite3.Connection, path: str) -> None:
+    """Take over what the attached snapshot knows, in the transaction that makes the tables."""
+    for statement in _RECALL:
+        connection.execute(statement)
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(os.stat(path).st_mtime))
+    logger.warning(
+        "%s: the index was lost; keywords, subscriptions and roles are those of %s",
+        os.path.dirname(path),
+        when,
+    )
