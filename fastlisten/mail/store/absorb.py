@@ -113,7 +113,12 @@ def look(index: Index, folder: int, *, thorough: bool = False) -> Looked:
             looked.changed += _take_flags(index, folder, files)
     for names in _slices(difference.missing):
         with index.locked():
-            looked.gone += _take_removals(index, folder, box, names)
+            second = Listing(box)
+            if not second.settled:
+                difference.uncertain = True
+                break
+            gone = [name for name in names if name not in second.files]
+            looked.gone += _take_removals(index, folder, gone)
     for pairs in _slices(difference.doubles):
         with index.locked():
             _separate(index, folder, box, pairs)
@@ -132,7 +137,7 @@ class _Difference:
     Attributes:
         arrived: files in new/, and those in cur/ that the index does not know.
         flagged: files in cur/ with other flags than in the index.
-        missing: names that the index has and the directories certainly have not.
+        missing: names that the index has, and a settled listing has not.
         doubles: files of the same name.
         uncertain: some may be missing.
         time: of cur/, in ns, if it is certain to change with the next change of the directory.
@@ -158,13 +163,12 @@ def _compare(index: Index, folder: int, box: Maildir) -> _Difference:
             difference.flagged.append(found)
     missing = [name for name in known if name not in listing.files]
     if missing:
-        second = Listing(box)
         # What could not be published or moved, for lack of space maybe, is not where it should be.
         stuck = index.query(
             "SELECT 1 FROM pending WHERE op IN (?, ?) LIMIT 1", (Op.PUBLISH, Op.MOVE)
         )
-        if listing.settled and second.settled and listing.times == second.times and not stuck:
-            difference.missing = [name for name in missing if name not in second.files]
+        if listing.settled and not stuck:
+            difference.missing = missing
         else:
             difference.uncertain = True
     if listing.settled:
@@ -290,14 +294,13 @@ def _take_flags(index: Index, folder: int, files: Sequence[Found]) -> int:
     return changed
 
 
-def _take_removals(index: Index, folder: int, box: Maildir, names: Sequence[str]) -> int:
+def _take_removals(index: Index, folder: int, names: Sequence[str]) -> int:
     """Remove messages from the index whose files others have removed."""
-    files = Listing(box).files
     with index.transaction() as db:
         index.numbers(1)
         return db.executemany(
             "DELETE FROM message WHERE folder = ? AND name = ?",
-            [(folder, name) for name in names if name not in files],
+            [(folder, name) for name in names],
         ).rowcount
 
 

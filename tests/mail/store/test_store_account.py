@@ -6,15 +6,19 @@ import asyncio
 import errno
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.kernel import open_below
 from support.mail_store import deliver
+from support.waiting import PATIENCE
 
+from fastlisten.mail.store import account as account_module
 from fastlisten.mail.store.account import MaildirAccount
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import (
@@ -131,6 +135,37 @@ async def test_sessions_that_sync_at_the_same_time(account: Account, root: Path)
         await folder.sync()
         assert list(folder.uids()) == [10, 11, 12]
         assert folder.uidnext == 13
+
+
+def test_slow_sync_does_not_bring_back_what_a_faster_one_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message arrives after the slow one has begun, is seen by the other, and goes."""
+
+    async def main() -> None:
+        async with opened(tmp_path) as account:
+            slow, fast = await account.open("INBOX"), await account.open("INBOX")
+            real, begun, go_on = account_module._refreshed, threading.Event(), threading.Event()
+
+            def waiting(*arguments: Any, **options: Any) -> Any:
+                if not begun.is_set():
+                    begun.set()
+                    assert go_on.wait(PATIENCE)
+                return real(*arguments, **options)
+
+            monkeypatch.setattr(account_module, "_refreshed", waiting)
+            syncing = asyncio.create_task(slow.sync())
+            await asyncio.to_thread(begun.wait, PATIENCE)
+            await append(account, b"x")
+            assert len((await fast.sync()).arrived) == 1
+            await fast.store([1], ADD, T)
+            await fast.expunge()
+            go_on.set()
+            await syncing
+            await fast.sync()
+            assert list(slow.uids()) == list(fast.uids()) == []
+
+    asyncio.run(main())
 
 
 @in_account

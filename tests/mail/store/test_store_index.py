@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from support.mail_store import (
     settled_look,
     uids_of,
 )
+from support.waiting import PATIENCE
 
 from fastlisten.mail.store import index as index_module
 from fastlisten.mail.store.absorb import look
+from fastlisten.mail.store.file_identity import identity_of
 from fastlisten.mail.store.folders import discover, status
 from fastlisten.mail.store.index import RESTORED_STRIDE, UID_STRIDE, Index
 from fastlisten.mail.store.pending import finish
@@ -231,6 +234,30 @@ def test_restored_copy_gives_no_uid_of_what_came_after_the_backup(tmp_path: Path
         check_account(index)
     with index_of(root) as index:  # and only once
         assert status(index, inbox(index)).uidnext == RESTORED_STRIDE + 3
+
+
+def test_file_of_another_time_in_the_same_inode_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ext4 makes them: the number of an inode that was removed is used for the next one."""
+    path = tmp_path / "file"
+    path.touch()
+    status = os.stat(path)
+    monkeypatch.setattr("fastlisten.mail.store.file_identity.os.stat", lambda _: status)
+    first = identity_of(str(path))
+    assert identity_of(str(path)) == first
+    if " " not in first:
+        pytest.skip("the filesystem does not keep the time")
+    with path.open("a") as file:
+        file.write("changed")
+    assert identity_of(str(path)) == first
+    second = first
+    end = time.monotonic() + PATIENCE
+    while second == first and time.monotonic() < end:  # until the kernel's clock ticks
+        path.unlink()
+        path.touch()
+        second = identity_of(str(path))
+    assert second != first
 
 
 def test_copy_restored_under_an_open_index(tmp_path: Path) -> None:
