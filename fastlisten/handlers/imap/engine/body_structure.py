@@ -125,8 +125,6 @@ def _extension(part: Part) -> list[bytes]:
         parameters = _parameters(part.disposition_parameters)
         disposition = b"(%b %b)" % (write_string(part.disposition), parameters)
     languages = b"NIL"
-    if len(part.languages) == 1:
-        languages = write_string(part.languages[0])
-    elif part.languages:
+    if part.languages:
         languages = b"(%b)" % b" ".join(map(write_string, part.languages))
     return [disposition, languages, write_nstring(part.location)]
