@@ -84,6 +84,11 @@ class Reopened:
         self._undo.clear()
 
 
+#: The sockets of a bind, with the former settings of its listener; and all of them by address.
+_Group = tuple[ListenerSettings, list[BoundSocket]]
+_Groups = dict[tuple[object, ...], list[_Group]]
+
+
 def reopen(
     before: Sequence[tuple[ListenerSettings, Sequence[BoundSocket]]],
     listeners: Iterable[ListenerSettings],
@@ -106,16 +111,18 @@ def reopen(
     listeners = tuple(listeners)
     found = Reopened()
     # The sockets of each bind: several for a name of systemd's, or with one queue for each worker.
-    former: dict[tuple[object, ...], list[tuple[ListenerSettings, list[BoundSocket]]]] = {}
+    former: _Groups = {}
     for settings, sockets in before:
         for _, several in itertools.groupby(sockets, key=lambda bound: id(bound.bind)):
             group = list(several)
             former.setdefault(group[0].bind.key, []).append((settings, group))
-    wanted = []
-    for settings in listeners:
-        for bind in settings.bind:
-            same = former.get(bind.key)
-            wanted.append((settings, bind, same.pop(0) if same else None))
+    binds = [(settings, bind) for settings in listeners for bind in settings.bind]
+    # With port 0 several listeners have the same address: each keeps what it has.
+    own = [_taken(former, bind, settings.id) for settings, bind in binds]
+    wanted = [
+        (settings, bind, kept or _taken(former, bind))
+        for (settings, bind), kept in zip(binds, own, strict=True)
+    ]
     found.gone = [bound for left in former.values() for _, group in left for bound in group]
     failures: list[SocketFailure] = []
     wildcards = ipv4_wildcards(listeners)
@@ -134,6 +141,15 @@ def reopen(
         found.undo()
         raise
     return found
+
+
+def _taken(former: _Groups, bind: Bind, id: str = "") -> _Group | None:
+    """Take the sockets of a bind that are left, of this listener if one is named."""
+    groups = former.get(bind.key, [])
+    for index, group in enumerate(groups):
+        if id in ("", group[0].id):
+            return groups.pop(index)
+    return None
 
 
 def _open(

@@ -186,3 +186,15 @@ async def test_row_of_a_listener_is_used_again(tmp_path: Path) -> None:
             assert places is not None
             rows.add(places.row)
         assert len(rows) <= 2
+
+
+@on_loops
+async def test_listener_with_port_0_keeps_its_socket(tmp_path: Path) -> None:
+    """The file's order does not decide: a new listener that comes first opens its own."""
+    async with reloadable(tmp_path, echo("b")) as it:
+        port = it.address("b")[1]
+        assert (await it.reload(echo("a") + echo("b") + echo("c"))).added == ("a", "c")
+        assert it.address("b")[1] == port
+        assert len({it.address(id)[1] for id in ("a", "b", "c")}) == 3
+        assert (await it.reload(echo("a") + echo("c"))).removed == ("b",)
+        assert port not in (it.address("a")[1], it.address("c")[1])
