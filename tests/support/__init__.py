@@ -48,7 +48,8 @@ The native modules and the loop
     config_strategies         configurations for hypothesis
     page_samples              samples from the format's page
     reloading                 a server whose configuration tests rewrite and reload
-    reload_cases              two values of every configuration key
+    reload_cases              two values of every configuration key, and looks at which is used
+    reload_looks              a handler that tells what its process uses of each
     registered                protocols and handlers as other packages register them
     environment               environments for programs
     server                    a configuration served on the running loop

@@ -7,6 +7,7 @@ is cheap, it is what new connections are given.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import socket
 import ssl
@@ -14,11 +15,15 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fastlisten.config.known_protocols import known_protocols, own_rows
+from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
+from fastlisten.handlers.installed import installed_protocols
+from fastlisten.option import Option
 from support.certificates import shake, trusting_all
 from support.reloading import Reloadable
 from support.server import connect, read_some
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES", "ROWS", "Case", "given", "shown"]
 
 Look = Callable[[Reloadable], Any]
 
@@ -33,7 +38,7 @@ class Case(NamedTuple):
         shown: what `look` returns for each; None: any two different things.
         more: other lines of the listener.
         protocol: of the listener.
-        bind: of the listener; PLACE stands for the directory.
+        bind: of the listener; PLACE stands for the directory, ID for the listener's id.
     """
 
     before: str
@@ -102,7 +107,7 @@ def backlog(it: Reloadable) -> int:
 
 
 def context(it: Reloadable) -> ssl.SSLContext:
-    found = it.server.certificates.context("it")
+    found = it.server.certificates.context(it.id)
     assert found is not None
     return found
 
@@ -111,6 +116,11 @@ def limit(it: Reloadable) -> int:
     places = it.listener().places
     assert places is not None
     return places.limit
+
+
+def reserve(it: Reloadable) -> int:
+    (found,) = [one["reserve"] for one in it.server.config.listeners if one.id == it.id]
+    return int(found)
 
 
 def handshake_timeout(it: Reloadable) -> float:
@@ -161,18 +171,18 @@ def wants_certificate(it: Reloadable) -> bool:
 
 
 def file_mode(it: Reloadable) -> int:
-    return os.stat(it.path.parent / "it.sock").st_mode & 0o777
+    return os.stat(it.path.parent / f"{it.id}.sock").st_mode & 0o777
 
 
 def file_owner(it: Reloadable) -> tuple[int, int]:
-    found = os.stat(it.path.parent / "it.sock")
+    found = os.stat(it.path.parent / f"{it.id}.sock")
     return found.st_uid, found.st_gid
 
 
 _ROOT = os.geteuid() == 0
 _UID, _GID = ("12345", "23456") if _ROOT else (str(os.geteuid()), str(os.getegid()))
 _TCP, _SOL, _IP = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.IPPROTO_IP
-_UNIX = '"unix:PLACE/it.sock"'
+_UNIX = '"unix:PLACE/ID.sock"'
 _ECHO = 'handler = "support.serving_handlers:Echo"'
 _TLS = "tls.implicit = true"
 _IMPLICIT = {"more": _TLS, "protocol": "http"}
@@ -202,7 +212,7 @@ CASES: dict[str, Case] = {
     ),
     "greeting": Case('"one"', '"two"', first_line, (b"220 mx ESMTP one", b"220 mx ESMTP two")),
     "max-connections": Case("5", "6", limit, (5, 6)),
-    "reserve": Case("0", "1", lambda it: it.server.config.listeners[0]["reserve"]),
+    "reserve": Case("0", "1", reserve),
     "limit-action": Case('"refuse"', '"wait"', lambda it: it.listener().waits, (False, True)),
     "timeout.first-byte": Case('"7s"', '"8s"', policy("first_byte"), (7.0, 8.0)),
     "timeout.idle": Case('"7s"', "false", policy("idle"), (7.0, 0.0)),
@@ -326,3 +336,30 @@ CASES |= {
         "access-log": Case("true", "false"),
     }.items()
 }
+
+
+def _rows() -> dict[str, Option]:
+    """Return the rows of the page that can be configured, by key as in `CASES`."""
+    known = known_protocols().definitions
+    found = {row.key: row for row in (*LISTENER_OPTIONS, *PROCESS_OPTIONS)}
+    found |= {f"certificate.{row.key}": row for row in CERTIFICATE_OPTIONS}
+    for name in sorted(installed_protocols().own):  # in all workers of pytest alike
+        if known[name].handler:
+            found |= {row.key: row for row in own_rows(known[name])}
+    return {key: row for key, row in found.items() if row.available}
+
+
+ROWS = _rows()
+
+
+def given(it: Reloadable, key: str) -> Any:
+    """Return what the handler was given."""
+    return it.listener().handler.settings.options[key.partition(".")[2]]
+
+
+async def shown(it: Reloadable, key: str, case: Case) -> Any:
+    """Return what shows the value in use."""
+    if case.look is None:
+        return given(it, key)
+    found = case.look(it)
+    return await found if inspect.isawaitable(found) else found

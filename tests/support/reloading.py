@@ -32,32 +32,34 @@ class Reloadable:
     Attributes:
         server: the server.
         path: its configuration.
+        id: of the listener that is meant if none is named.
     """
 
-    def __init__(self, server: Server, path: Path) -> None:
+    def __init__(self, server: Server, path: Path, id: str = "it") -> None:
         self.server = server
         self.path = path
+        self.id = id
 
     async def reload(self, text: str) -> ReloadReport:
         """Write the file and reload it."""
         self.path.write_text(text)
         return await self.server.reload()
 
-    def listener(self, id: str = "it") -> Listener:
+    def listener(self, id: str = "") -> Listener:
         """Return a listener."""
         found = {one.name: one for one in self.server.listeners}
-        return found[id]
+        return found[id or self.id]
 
-    def address(self, id: str = "it", index: int = 0) -> tuple[str, int]:
+    def address(self, id: str = "", index: int = 0) -> tuple[str, int]:
         """Return the address of a listener's socket."""
         host, port = self.listener(id).sockets[index].sock.getsockname()[:2]
         return host, port
 
-    async def connect(self, id: str = "it") -> socket.socket:
+    async def connect(self, id: str = "") -> socket.socket:
         """Return a new client of a listener."""
         return await connect(*self.address(id))
 
-    async def answer(self, id: str = "it", said: bytes = b"hello") -> bytes:
+    async def answer(self, id: str = "", said: bytes = b"hello") -> bytes:
         """Return all that a listener answers to a new client that says one thing."""
         with await self.connect(id) as client:
             await asyncio.get_running_loop().sock_sendall(client, said)

@@ -8,42 +8,24 @@ running server shows the new value after a reload, and the old one again after a
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.accounts import write_accounts
 from support.certificates import authority, write
 from support.loops import on_loops
-from support.reload_cases import CASES, Case
-from support.reloading import Reloadable, reloadable
+from support.reload_cases import CASES, ROWS, Case, shown
+from support.reloading import reloadable
 from support.server import read_some
-
-from fastlisten.config.known_protocols import known_protocols, own_rows
-from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
-from fastlisten.handlers.installed import installed_protocols
-from fastlisten.option import Option
-
-
-def rows() -> dict[str, Option]:
-    """Return the rows of the page that can be configured, by key as in `CASES`."""
-    known = known_protocols().definitions
-    found = {row.key: row for row in (*LISTENER_OPTIONS, *PROCESS_OPTIONS)}
-    found |= {f"certificate.{row.key}": row for row in CERTIFICATE_OPTIONS}
-    for name in sorted(installed_protocols().own):  # in all workers of pytest alike
-        if known[name].handler:
-            found |= {row.key: row for row in own_rows(known[name])}
-    return {key: row for key, row in found.items() if row.available}
-
-
-ROWS = rows()
 
 
 def configuration(place: Path, key: str, value: str, case: Case) -> str:
     """Return a configuration in which one key has this value."""
     process = {"server.hostname": '"mx"', "server.data-directory": '"data"'}
-    listener = {"protocol": f'"{case.protocol}"', "bind": case.bind.replace("PLACE", str(place))}
+    listener = {
+        "protocol": f'"{case.protocol}"',
+        "bind": case.bind.replace("PLACE", str(place)).replace("ID", "it"),
+    }
     mail = {"cert": '"file://mail.crt"', "private-key": '"file://mail.key"', "default": "true"}
     other = {"cert": '"file://other.crt"', "private-key": '"file://other.key"', "default": "false"}
     if key.startswith("certificate."):
@@ -84,14 +66,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_row_has_a_case() -> None:
     assert CASES.keys() == ROWS.keys()
-
-
-async def shown(it: Reloadable, key: str, case: Case) -> Any:
-    """Return what shows the value in use."""
-    if case.look is None:
-        return it.listener().handler.settings.options[key.partition(".")[2]]
-    found = case.look(it)
-    return await found if inspect.isawaitable(found) else found
 
 
 @pytest.mark.parametrize("key", [key for key, row in ROWS.items() if row.reload != "restart"])
