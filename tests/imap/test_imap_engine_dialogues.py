@@ -162,6 +162,15 @@ def test_plaintext_after_the_go_ahead_is_not_carried_out() -> None:
         engine.tls_started()
 
 
+def test_end_of_the_session_is_not_said_in_the_handshake() -> None:
+    engine = securing()
+    engine.ok("Begin TLS negotiation now.")
+    engine.output()
+    engine.bye("Server shutting down")
+    assert engine.next_event() == Goodbye()
+    assert engine.output() == b""
+
+
 # --- IDLE -----------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 from support.imap_driver import ImapDriver, command, refused
 
 from fastlisten.handlers.imap.engine import fetch_items
-from fastlisten.handlers.imap.engine.commands import Event, Goodbye, Refusal, Search
+from fastlisten.handlers.imap.engine.commands import (
+    AppendEnd,
+    AppendMessage,
+    Event,
+    Goodbye,
+    Idle,
+    Login,
+    Refusal,
+    Search,
+    Select,
+)
 from fastlisten.handlers.imap.engine.engine import ImapEngine, Limits
 from fastlisten.handlers.imap.engine.input_buffer import SKIP_LIMIT
 from fastlisten.handlers.imap.engine.parse_search import MOST_NESTED
@@ -184,8 +194,16 @@ LIMITS = Limits(
 LINE = re.compile(rb"(\*|\+|[^ +*\x00-\x20]+) [\x20-\x7e]*\r\n")
 
 
-def result(state: State, encrypted: bool, pieces: list[bytes]) -> tuple[list[Event], bytes]:
-    driver = ImapDriver(state, LIMITS, encrypted=encrypted, challenges=[b"x", b"y"])
+def result(
+    state: State, encrypted: bool, failing: list[type], pieces: list[bytes]
+) -> tuple[list[Event], bytes]:
+    driver = ImapDriver(
+        state,
+        LIMITS,
+        encrypted=encrypted,
+        failing=tuple(failing),
+        challenges=[b"x", b"y"],
+    )
     for piece in pieces:
         driver.send(piece)
         assert driver.engine.buffered <= LIMITS.max_command
@@ -196,15 +214,18 @@ def result(state: State, encrypted: bool, pieces: list[bytes]) -> tuple[list[Eve
 @given(
     st.sampled_from([BEFORE, State.AUTHENTICATED, State.SELECTED]),
     st.booleans(),
+    st.lists(st.sampled_from([AppendMessage, AppendEnd, Idle, Login, Select]), unique=True),
     st.lists(st.sampled_from(PIECES) | st.binary(max_size=10), max_size=40),
     st.integers(1, 50),
 )
-def test_any_input(state: State, encrypted: bool, pieces: list[bytes], step: int) -> None:
+def test_any_input(
+    state: State, encrypted: bool, failing: list[type], pieces: list[bytes], step: int
+) -> None:
     """Nothing is raised, every line is one, and the result does not depend on how it is cut."""
     data = b"".join(pieces)
     by_steps = [data[place : place + step] for place in range(0, len(data), step)]
-    events, output = result(state, encrypted, by_steps)
-    assert (events, output) == result(state, encrypted, pieces)
+    events, output = result(state, encrypted, failing, by_steps)
+    assert (events, output) == result(state, encrypted, failing, pieces)
     position = 0
     while position < len(output):
         line = LINE.match(output, position)

@@ -150,6 +150,12 @@ def test_extended_search(returns: set[str], found: list[int], octets: bytes) -> 
     assert said == b'* ESEARCH (TAG "A1") %b\r\n' % octets
 
 
+def test_result_that_is_only_saved() -> None:
+    """RFC 5182 2.1."""
+    said = about_messages.esearch_response(b"A1", [1], frozenset({"SAVE"}), uid=False)
+    assert said == b""
+
+
 def test_fetch() -> None:
     items = [
         about_messages.item_uid(4827313),

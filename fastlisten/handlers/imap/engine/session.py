@@ -24,6 +24,7 @@ SWALLOW_BEFORE_LOGIN = 65_536
 # CPython 3.11 takes 40 ns to look up a member of an enum.
 _COMMAND = Reading.COMMAND
 _SWALLOW = Reading.SWALLOW
+_TLS = Reading.TLS
 _END = Reading.END
 
 
@@ -132,7 +133,9 @@ class Session:
             self._hang_up("Too many invalid IMAP commands")
 
     def _hang_up(self, text: str, code: bytes = b"") -> None:
-        if self._reading is not _END:
+        if self._reading is _TLS:  # nothing may be said
+            self._end()
+        elif self._reading is not _END:
             self._unsent.append(status(b"*", b"BYE", text, code))
             self._end()
 
