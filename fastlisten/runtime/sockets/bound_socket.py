@@ -52,6 +52,11 @@ class BoundSocket:
         name = self.sock.getsockname()
         return int(name[1]) if isinstance(name, tuple) else 0
 
+    @property
+    def listens(self) -> bool:
+        """Whether clients can connect."""
+        return bool(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
     def is_for(self, worker: int) -> bool:
         """Tell whether a worker accepts on it."""
         return self.worker is None or self.worker == worker

@@ -40,5 +40,5 @@ def open_queues(sockets: Iterable[BoundSocket], worker: int) -> None:
     for bound in sockets:
         if bound.worker != worker:
             continue
-        if not bound.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if not bound.listens:
             bound.sock.listen(bound.backlog)

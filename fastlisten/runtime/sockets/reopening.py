@@ -215,7 +215,8 @@ def _keep(
             found._undo.append(partial(_set, bound.sock, later, earlier))
             for one, number in _set(bound.sock, earlier, later):
                 failures.append(option_failure(settings, bind, one, number))
-        if stays.backlog != bound.backlog:
+        # One that does not listen is the queue of a worker that is not started again.
+        if stays.backlog != bound.backlog and bound.listens:
             found._undo.append(partial(bound.sock.listen, bound.backlog))
             bound.sock.listen(stays.backlog)
         if bound.unlink is not None:

@@ -44,10 +44,6 @@ def opened(found: Config, workers: int = 3) -> Iterator[list[BoundSocket]]:
         close_all(sockets)
 
 
-def listens(bound: BoundSocket) -> bool:
-    return bool(bound.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-
-
 def test_each_worker_has_a_socket_of_each_address() -> None:
     with opened(config("127.0.0.1:0", "127.0.0.2:0")) as sockets:
         assert [bound.worker for bound in sockets] == [0, 1, 2] * 2
@@ -108,7 +104,7 @@ def test_closed_queue_gets_no_clients_and_keeps_its_port() -> None:
         address = ("127.0.0.1", sockets[0].port)
         close_queues(sockets, 0)
         close_queues(sockets, 0)
-        assert [listens(bound) for bound in sockets] == [False, True, True]
+        assert [bound.listens for bound in sockets] == [False, True, True]
         for _ in range(30):
             socket.create_connection(address, 20).close()
         # A program that wants the port does not get it.
@@ -119,7 +115,7 @@ def test_closed_queue_gets_no_clients_and_keeps_its_port() -> None:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address, 20)
         open_queues(sockets, 0)
-        assert [listens(bound) for bound in sockets] == [True, False, False]
+        assert [bound.listens for bound in sockets] == [True, False, False]
         assert sockets[0].port == address[1]
         with socket.create_connection(address, 20), sockets[0].sock.accept()[0]:
             pass
@@ -135,11 +131,27 @@ def test_reload_keeps_the_queues_and_opens_those_of_new_addresses() -> None:
             assert [bound.worker for bound in found.sockets] == [0, 1, 2] * 2
             assert {bound.backlog for bound in found.sockets} == {60}
             assert [bound.worker for bound in found.opened] == [0, 1, 2]
-            assert all(map(listens, found.opened))
+            assert all(bound.listens for bound in found.opened)
             assert found.gone == []
             found.commit()
         finally:
             close_all(found.opened)
+
+
+def test_reload_does_not_open_a_closed_queue() -> None:
+    before = config("127.0.0.1:0", lines="socket.backlog = 50\n")
+    after = config("127.0.0.1:0", lines="socket.backlog = 60\n")
+    with opened(before) as sockets:
+        close_queues(sockets, 1)
+        found = reopen([(before.listeners[0], sockets)], after.listeners, workers=3)
+        assert [bound.listens for bound in found.sockets] == [True, False, True]
+        found.undo()
+        assert [bound.listens for bound in sockets] == [True, False, True]
+        # With the backlog of the file in use, once its worker is started.
+        found = reopen([(before.listeners[0], sockets)], after.listeners, workers=3)
+        found.commit()
+        open_queues(found.sockets, 1)
+        assert [(one.listens, one.backlog) for one in found.sockets] == [(True, 60)] * 3
 
 
 def test_reload_gives_up_all_queues_of_an_address() -> None:
