@@ -80,4 +80,6 @@ class TlsAcceptor(ConnectionAcceptor):
         farewell_shutdown: bytes = b"",
         linger: float = 0.0,
         idle: float = 0.0,
+        notice_loss: bool = False,
+        own_queue: bool = False,
     ) -> None: ...
