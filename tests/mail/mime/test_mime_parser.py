@@ -190,6 +190,14 @@ def test_longest_boundary_counts() -> None:
         assert bodies(data, part) == [b"one", b"two", b"three"]
 
 
+def test_longer_boundary_further_out_ends_an_unclosed_multipart() -> None:
+    inner = b"Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\none"
+    data = multipart(b"xy", inner, b"\r\ntwo")
+    part = parse(data)
+    assert shape(part) == ["multipart/mixed", ["multipart/mixed", "text/plain"], "text/plain"]
+    assert bodies(data, part) == [b"one", b"two"]
+
+
 def test_same_boundary_within_itself_belongs_to_the_inner_part_first() -> None:
     data = multipart(b"b", multipart(b"b", b"\r\none"), b"\r\ntwo")
     part = parse(data)
