@@ -35,6 +35,7 @@ from fastlisten.runtime.supervisor.control_messages import (
     encode_readiness,
     encode_reports,
     encode_server,
+    lines_in,
 )
 
 
@@ -210,6 +211,14 @@ def test_seconds_that_are_none(seconds: object) -> None:
     report[0]["workers"]["0"]["mail"]["seconds"] = seconds
     with pytest.raises(BadMessageError):
         decode_reports(report)
+
+
+@pytest.mark.parametrize("name", ["self", "logger", "level", "event", "text"])
+def test_fields_of_a_line_are_no_arguments_of_log(name: str) -> None:
+    line = ["text", "listening", {"address": "192.0.2.1:25"}]
+    assert lines_in([line]) == [tuple(line)]
+    with pytest.raises(BadMessageError):
+        lines_in([["text", "listening", {name: "192.0.2.1:25"}]])
 
 
 JSON = st.recursive(

@@ -150,13 +150,21 @@ def test_other_messages_are_left_alone() -> None:
     assert not World().logins.receive(0, "serving", {})
 
 
+def test_worker_gets_all_logins_once() -> None:
+    world = World(1)
+    world.verify(0, b"secret")
+    with pytest.raises(BadMessageError):
+        world.logins.receive(0, LOGINS_WANTED, {})
+    # Its successor is another process.
+    world.start()
+    assert world.told == [0, 1]
+
+
 def test_worker_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remembered_logins, "SIZE", 10)
     world = World(1)
     for number in range(100):
         world.verify(0, b"%d" % number)
-    for _ in range(100):
-        world.logins.receive(0, LOGINS_WANTED, {})
     assert len(world.logins) == 10
     world.start()
     assert world.known(b"99")[1] is CacheResult.VALID

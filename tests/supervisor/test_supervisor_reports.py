@@ -5,6 +5,7 @@ Rules of this file: workers are scripted, time passes when the test says so.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from fastlisten.runtime.control import NoAnswerError, UnknownListenerError
 from fastlisten.runtime.listener import State
 from fastlisten.runtime.reports import ListenerReport, Readiness
 from fastlisten.runtime.supervisor.channel import BadMessageError
-from fastlisten.runtime.supervisor.control_messages import encode_reports
+from fastlisten.runtime.supervisor.control_messages import decode_reports, encode_reports
 from fastlisten.runtime.supervisor.supervisor_control import REPORT_SECONDS
 from fastlisten.runtime.supervisor.worker_requests import ANSWER
 
@@ -279,3 +280,32 @@ def test_body_may_be_any_json() -> None:
     id = supervisor.worker(1).unread[0]["id"]
     supervisor.hear(supervisor.worker(1).key, ANSWER, {"id": id, "result": [1]})
     assert accepted(outcome.result()[0]) == {0: 1}
+
+
+def test_invented_counters_keep_nobody_from_reading_the_sums() -> None:
+    supervisor = Supervisor()
+    worker = supervisor.worker(1)
+    for _ in range(2):
+        worker.accepted = 2**64 - 1
+        supervisor.result(supervisor.control.reports)
+        supervisor.control.remove(worker.key)
+        worker = supervisor.start(1)
+    found = supervisor.result(supervisor.control.reports)
+    assert accepted(found[0]) == {0: 1, 1: 2**65 - 1}
+    assert accepted(decode_reports(encode_reports(found))[0]) == {0: 1, 1: 2**64 - 1}
+    # Nor the program after an upgrade.
+    after = Supervisor()
+    after.control.take_over(json.loads(json.dumps(supervisor.control.state())))
+
+
+def test_worker_cannot_fill_the_memory_with_listeners() -> None:
+    supervisor = Supervisor()
+    worker = supervisor.worker(1)
+    worker.states["c"] = State.LISTENING
+    supervisor.result(supervisor.control.reports)
+    supervisor.control.remove(worker.key)
+    assert supervisor.control.state()["ended"].keys() == {"a", "b"}
+    # Those that a reload has removed are forgotten, too.
+    supervisor.listeners.remove("b")
+    supervisor.control.forget(["b"])
+    assert supervisor.control.state()["ended"].keys() == {"a"}

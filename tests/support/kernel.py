@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["cpu_time", "ended", "is_open", "open_below", "open_descriptors", "sockets", "wake_ups"]
+__all__ = [
+    "cpu_time",
+    "ended",
+    "is_open",
+    "open_below",
+    "open_descriptors",
+    "sockets",
+    "starved",
+    "wake_ups",
+]
 
 
 def open_descriptors() -> dict[int, str]:
@@ -47,6 +59,21 @@ def sockets(pid: int) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             names.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
     return sorted(name for name in names if name.startswith("socket:"))
+
+
+@contextlib.contextmanager
+def starved(pid: int, but: int = 0) -> Iterator[None]:
+    """Let a process open no more descriptors, but so many, while the block runs."""
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = (number for number in itertools.count() if number not in used)
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    first = next(itertools.islice(free, but, None))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (first, limits[1]))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
 def cpu_time(pid: int) -> float:

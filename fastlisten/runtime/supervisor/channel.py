@@ -36,6 +36,7 @@ __all__ = [
     "ChannelClosedError",
     "ChannelError",
     "ChannelFullError",
+    "LostMessageError",
     "Message",
     "NoRoomError",
     "sealed",
@@ -77,6 +78,13 @@ class NoRoomError(ChannelFullError):
 
 class ChannelClosedError(ChannelError):
     """The peer has closed its end, or has ended."""
+
+
+class LostMessageError(ChannelError):
+    """The next message is lost: this process has no descriptor left for those that came with it.
+
+    The channel can still be used, and the peer has done nothing wrong.
+    """
 
 
 class BadMessageError(ChannelError):
@@ -187,6 +195,7 @@ class Channel:
         Raises:
             ChannelClosedError: there will be no more messages.
             BadMessageError: the next packet is not a message; the channel can still be used.
+            LostMessageError: no descriptor is left; the channel can still be used.
             OSError: the channel has been closed here.
         """
         try:
@@ -198,9 +207,11 @@ class Channel:
             if not packet:
                 raise ChannelClosedError("the peer has closed the channel")
             if not complete:
+                # While those that have arrived are open: the kernel stops at the first that fails.
+                if not self._can_open():
+                    raise LostMessageError("a message is lost: no descriptor is left for its own")
                 raise BadMessageError(
-                    "a packet arrived incomplete: too long, with too many descriptors, or this "
-                    "process has none left"
+                    "a packet arrived incomplete: too long, or with too many descriptors"
                 )
             text, rest = _payload(packet, fds)
             if len(rest) > self._descriptors:
@@ -211,6 +222,14 @@ class Channel:
             raise
         _close_all(fds[: len(fds) - len(rest)])
         return Message(kind, body, tuple(rest))
+
+    def _can_open(self) -> bool:
+        """Tell whether this process may have one more descriptor."""
+        try:
+            os.close(os.dup(self._sock.fileno()))
+        except OSError:
+            return False
+        return True
 
     def _receive(self) -> tuple[bytes, list[int], bool]:
         """Return the next packet, its descriptors, and whether both are complete."""

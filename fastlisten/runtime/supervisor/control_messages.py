@@ -7,6 +7,7 @@ listeners most are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -44,8 +45,13 @@ T = TypeVar("T")
 #: A line about what is served: text, event, fields.
 Line = tuple[str, str, dict[str, object]]
 
-#: Counters are 64 bits wide.
+#: Counters are 64 bits wide. A sum that is wider, because a worker has invented its counters, is
+#: encoded as the largest one: nobody could read it otherwise, nor the program after an upgrade.
 _MAX_COUNT = 2**64
+_LARGEST = _MAX_COUNT - 1
+
+#: What `log` and its like call their own arguments; fields become arguments beside them.
+_NOT_FIELDS = frozenset(("self", "logger", "level", "event", "text"))
 
 #: Separates the two parts of a key; no name of a counter has it.
 _SEPARATOR = " "
@@ -119,12 +125,12 @@ def encode_error(error: Exception) -> dict[str, Any]:
 def encode_counters(counters: Counters) -> dict[str, Any]:
     """Return counters as a JSON value, without those that are zero."""
     value = {
-        "connections": counters.connections,
-        "accepted": counters.accepted,
+        "connections": min(counters.connections, _LARGEST),
+        "accepted": min(counters.accepted, _LARGEST),
         "refused": _nonzero(counters.refused),
         "errors": _nonzero({str(errno): count for errno, count in counters.accept_errors.items()}),
-        "handshakes": counters.handshake_failures,
-        "timed-out": counters.timed_out,
+        "handshakes": min(counters.handshake_failures, _LARGEST),
+        "timed-out": min(counters.timed_out, _LARGEST),
     }
     value = {key: one for key, one in value.items() if one}
     if counters.mail is not None:
@@ -134,24 +140,31 @@ def encode_counters(counters: Counters) -> dict[str, Any]:
 
 def _mail(counts: Counts) -> dict[str, Any]:
     value = {
-        "messages": counts.messages,
-        "octets": counts.octets,
+        "messages": _bounded(counts.messages),
+        "octets": min(counts.octets, _LARGEST),
         "rejections": _joined(counts.rejections),
-        "logins": counts.logins,
+        "logins": _bounded(counts.logins),
         "relay": _joined(counts.relay),
-        "ends": counts.ends,
-        "durations": counts.durations if any(counts.durations) else None,
-        "seconds": counts.seconds,
+        "ends": _bounded(counts.ends),
+        "durations": [min(one, _LARGEST) for one in counts.durations]
+        if any(counts.durations)
+        else [],
+        # The next float would be _MAX_COUNT.
+        "seconds": min(counts.seconds, math.nextafter(_MAX_COUNT, 0)),
     }
     return {key: one for key, one in value.items() if one}
 
 
 def _joined(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
-    return {_SEPARATOR.join(key): count for key, count in counts.items()}
+    return _bounded({_SEPARATOR.join(key): count for key, count in counts.items()})
+
+
+def _bounded(counts: Mapping[str, int]) -> dict[str, int]:
+    return {key: min(count, _LARGEST) for key, count in counts.items()}
 
 
 def _nonzero(counts: Mapping[str, int]) -> dict[str, int]:
-    return {key: count for key, count in counts.items() if count}
+    return {key: count for key, count in _bounded(counts).items() if count}
 
 
 # --- decoding -------------------------------------------------------------------------------------
@@ -252,6 +265,8 @@ def lines_in(value: object) -> list[Line]:
         text, event, fields = line
         if not (isinstance(text, str) and isinstance(event, str) and isinstance(fields, dict)):
             raise BadMessageError("a line that is not one")
+        if not _NOT_FIELDS.isdisjoint(fields):
+            raise BadMessageError("a line with fields that no line has")
         found.append((text, event, fields))
     return found
 

@@ -6,6 +6,8 @@
     supervisor  reload-abandon  {"id": 3}           forget it
     worker      reload-answer   {"id": 3, "step": "sockets" | "prepared" | "committed", ...}
 
+A worker that cannot receive a message answers with the id 0 and its problem.
+
 Each message but ``reload-abandon`` is answered before the next one is sent: a channel takes only a
 few messages, and the kernel limits how many descriptors may be on their way.
 
@@ -43,6 +45,7 @@ __all__ = [
     "ANSWER",
     "COMMIT",
     "COMMITTED",
+    "LOST",
     "PREPARE",
     "PREPARED",
     "SOCKETS",
@@ -59,6 +62,10 @@ PREPARE: Final = "reload-prepare"
 COMMIT: Final = "reload-commit"
 ABANDON: Final = "reload-abandon"
 ANSWER: Final = "reload-answer"
+
+#: The id in an answer to a message that could not be received, because the worker has no descriptor
+#: left. Reloads have greater ones.
+LOST: Final = 0
 
 #: The steps in answers.
 TAKEN: Final = "sockets"

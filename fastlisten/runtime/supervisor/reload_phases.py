@@ -25,6 +25,7 @@ from fastlisten.runtime.supervisor.reload_messages import (
     ABANDON,
     COMMIT,
     COMMITTED,
+    LOST,
     PREPARED,
     TAKEN,
     Answer,
@@ -144,6 +145,14 @@ class ReloadPhases:
         """
         answer = Answer.decode(body)
         part = self._parts.get(key)
+        if (
+            part is not None
+            and answer.id == LOST
+            and answer.problems
+            and part.awaits in (TAKEN, PREPARED)
+        ):
+            self._fail(key, *answer.problems)
+            return
         if part is None or answer.id != self.id or answer.step != part.awaits:
             return  # to a message of a reload that was abandoned
         part.awaits = ""

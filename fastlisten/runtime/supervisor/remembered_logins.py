@@ -63,6 +63,9 @@ class RememberedLogins:
             BadMessageError: no worker would send that.
         """
         if kind == LOGINS_WANTED:
+            if key in self._workers:
+                # Each answer takes long.
+                raise BadMessageError("a worker that starts twice")
             self._workers[key] = None
             if self._logins:
                 self._tell((key,), self._logins.items())

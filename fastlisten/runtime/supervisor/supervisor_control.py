@@ -125,7 +125,7 @@ class SupervisorControl(Control):
         worker = self._workers.pop(key, None)
         if worker is None:
             return
-        self._ended.add(worker)
+        self._ended.add(worker, frozenset(self._listeners()))
         self._requests.remove(key)
 
     def changes(self) -> Body:
@@ -170,10 +170,11 @@ class SupervisorControl(Control):
         """Ids of the listeners that were drained on request."""
         return self._drained
 
-    def forget(self, listeners: Iterable[str]) -> None:
-        """Forget what was requested of listeners that a reload has removed."""
+    def forget(self, listeners: Collection[str]) -> None:
+        """Forget listeners that a reload has removed: requests and counters."""
         self._paused.difference_update(listeners)
         self._drained.difference_update(listeners)
+        self._ended.forget(listeners)
 
     # -- messages and time
 

@@ -19,6 +19,7 @@ from fastlisten.runtime.supervisor.channel import (
     BadMessageError,
     ChannelClosedError,
     ChannelError,
+    LostMessageError,
     Message,
 )
 from fastlisten.runtime.supervisor.control_messages import Line, lines_in
@@ -36,6 +37,14 @@ __all__ = ["WorkerEvents"]
 #: Messages of one worker that are taken before the others get their turn: more than fit into a
 #: channel, so that a worker that has ended is heard to the end.
 _AT_A_TIME = 1000
+
+#: Seconds after which the others get their turn: one that has been taken over could send messages
+#: that take long to read.
+_LONGEST_TURN = 0.1
+
+#: Seconds for what a process that has ended has said last. It is its counters, mostly; with 10,000
+#: listeners they take a third of a second.
+_LAST_TURN = 2.0
 
 
 class WorkerEvents:
@@ -76,7 +85,7 @@ class WorkerEvents:
         for process, ended in self._workers.take_ended():
             # What it has said last; its channel is closed on its side.
             if process.polled:
-                self.take_messages(process)
+                self.take_messages(process, _LAST_TURN)
             self._remove(process)
             process.channel.close()
             if self._workers.is_successor(process):
@@ -91,15 +100,24 @@ class WorkerEvents:
 
     # -- messages
 
-    def take_messages(self, process: WorkerProcess) -> None:
-        """Take what a process has sent."""
+    def take_messages(self, process: WorkerProcess, seconds: float = _LONGEST_TURN) -> None:
+        """Take what a process has sent, and leave the rest for the next time after some seconds."""
+        ends = time.monotonic() + seconds
         try:
             for _ in range(_AT_A_TIME):
-                message = process.channel.receive()
+                try:
+                    message = process.channel.receive()
+                except LostMessageError as error:
+                    # It asks again, or the supervisor does.
+                    text = "worker %d (pid %d): %s"
+                    process.log(logging.ERROR, "internal-error", text, error)
+                    continue
                 if message is None:
                     break
                 message.close()
                 self._take_message(process, message)
+                if time.monotonic() >= ends:
+                    break
         except ChannelClosedError:
             # Its end is reported by SIGCHLD.
             process.polled = False

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastlisten.log_events import log
-from fastlisten.runtime.supervisor.channel import Channel, ChannelError
+from fastlisten.runtime.supervisor.channel import Channel, ChannelError, ChannelFullError
 from fastlisten.runtime.supervisor.lifecycle_messages import STOP
 from fastlisten.runtime.supervisor.upgrade import unix_socket
 
@@ -144,9 +144,13 @@ class WorkerProcess:
         if starting:
             # Its loop may not run yet, and then it does not read the channel.
             self.kill(signal.SIGTERM)
-        # If its channel is full it hangs, and `kill_at` ends it.
-        with contextlib.suppress(ChannelError):
+        try:
             self.channel.send(STOP, {"at_once": at_once})
+        except ChannelFullError:
+            # It reads late, because others have told it much, or it hangs, and `kill_at` ends it.
+            self.kill(signal.SIGTERM)
+        except ChannelError:
+            return  # it has ended
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send it a signal. Its id is its own until the supervisor has waited for it."""

@@ -29,6 +29,7 @@ from fastlisten.runtime.supervisor.reload_messages import (
     ABANDON,
     COMMIT,
     COMMITTED,
+    LOST,
     PREPARE,
     PREPARED,
     SOCKETS,
@@ -92,6 +93,10 @@ class WorkerReload:
         else:
             self._abandon()
         return True
+
+    def lost(self, why: str) -> None:
+        """A message is lost: if a reload is being prepared, it may have been one of ours."""
+        self._answer(Answer(LOST, TAKEN, (f"worker {self._worker.number}: {why}",)))
 
     async def close(self) -> None:
         """Abandon what has not been committed, and wait until that is undone."""

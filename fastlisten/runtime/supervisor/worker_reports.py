@@ -6,7 +6,7 @@ Rules of this file: no I/O and no clock. What workers send is checked.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,14 +81,26 @@ class EndedWorkers:
     def __init__(self) -> None:
         self._counters: dict[str, dict[int, Counters]] = {}
 
-    def add(self, worker: KnownWorker) -> None:
-        """Add the counters of a worker that has ended, as it reported them last."""
+    def add(self, worker: KnownWorker, ids: Collection[str]) -> None:
+        """Add the counters of a worker that has ended, as it reported them last.
+
+        Args:
+            worker: that has ended.
+            ids: of the listeners that there are; it may have reported on others.
+        """
         for id, report in worker.reports.items():
+            if id not in ids:
+                continue
             counters = dataclasses.replace(report.total, connections=0)
             of_listener = self._counters.setdefault(id, {})
             if before := of_listener.get(worker.number):
                 counters = Counters.sum((before, counters))
             of_listener[worker.number] = counters
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Forget listeners that there are no longer."""
+        for id in ids:
+            self._counters.pop(id, None)
 
     def encode(self) -> dict[str, Any]:
         """Return them as a JSON value."""

@@ -26,7 +26,12 @@ from fastlisten.mail.relay.user_sessions import UserSessions
 from fastlisten.runtime.listening_lines import listening_lines
 from fastlisten.runtime.signal_actions import handle_signals
 from fastlisten.runtime.sockets.bound_socket import close_all
-from fastlisten.runtime.supervisor.channel import ChannelClosedError, ChannelError, Message
+from fastlisten.runtime.supervisor.channel import (
+    ChannelClosedError,
+    ChannelError,
+    LostMessageError,
+    Message,
+)
 from fastlisten.runtime.supervisor.heartbeat import Heartbeat
 from fastlisten.runtime.supervisor.lifecycle_messages import (
     ACCEPT,
@@ -164,7 +169,14 @@ class WorkerServer:
 
     def _take_messages(self) -> None:
         try:
-            while (message := self._channel.receive()) is not None:
+            while True:
+                try:
+                    message = self._channel.receive()
+                except LostMessageError as error:
+                    self._reload.lost(str(error))
+                    continue
+                if message is None:
+                    return
                 if self._reload.receive(message):
                     continue
                 message.close()
