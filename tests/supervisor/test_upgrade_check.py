@@ -53,14 +53,20 @@ def test_check_gets_the_shape_and_its_last_output_is_told() -> None:
 def test_differences_name_both_values() -> None:
     before = {"server.workers": 2, "listener.gone.bind": ["a:1"], "same": 1, "total": None}
     now = {"server.workers": 3, "listener.new.bind": ["b:1"], "same": 1, "total": 5}
+    before |= {"listener.it.bind": ["a:2"], "listener.it.reserve": 1}
+    now |= {"listener.it.bind": ["b:2"], "listener.it.reserve": 2, "listener.new.reserve": 0}
     assert differences(before, before) == []
     assert differences(before, now) == [
         "server.workers is 3, and 2 in the running server: that needs a stop and a start",
-        'listener.gone.bind is not set, and ["a:1"] in the running server: that needs a stop and a '
-        "start",
+        'listener.gone.bind is not set, and ["a:1"] in the running server: run fastlisten reload '
+        "first",
         "total is 5, and not set in the running server: that needs a stop and a start",
-        'listener.new.bind is ["b:1"], and not set in the running server: that needs a stop and a '
-        "start",
+        'listener.it.bind is ["b:2"], and ["a:2"] in the running server: run fastlisten reload '
+        "first",
+        "listener.it.reserve is 2, and 1 in the running server: that needs a stop and a start",
+        'listener.new.bind is ["b:1"], and not set in the running server: run fastlisten reload '
+        "first",
+        "listener.new.reserve is 0, and not set in the running server: run fastlisten reload first",
     ]
 
 

@@ -198,9 +198,12 @@ def test_failed_check_changes_nothing(tmp_path: Path) -> None:
         file.write_text(text + 'backllog = "3"\n')
         assert "backllog" in refused(tmp_path)
         # What can be served, but not by this server.
-        for key, value in (("workers = 2", "workers = 3"), ("127.0.0.1:0", "127.0.0.2:0")):
+        for key, value, remedy in (
+            ("workers = 2", "workers = 3", "that needs a stop and a start"),
+            ("127.0.0.1:0", "127.0.0.2:0", "run fastlisten reload first"),
+        ):
             file.write_text(text.replace(key, value))
-            assert "in the running server: that needs a stop and a start" in refused(tmp_path)
+            assert f"in the running server: {remedy}" in refused(tmp_path)
         file.write_text(text)
         assert (two.pids, begun(two)) == (old, program_before)
         until(lambda: descriptors(two) == before, "the descriptors of before, and no other")

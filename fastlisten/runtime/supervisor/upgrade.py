@@ -111,8 +111,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         old, new = before.get(key), now.get(key)
         if old != new:
             values = f"{_plain(new)}, and {_plain(old)} in the running server"
-            found.append(f"{key} is {values}: that needs a stop and a start")
+            found.append(f"{key} is {values}: {_remedy(key, old, new)}")
     return found
+
+
+def _remedy(key: str, old: object, new: object) -> str:
+    """Return what makes a key the same before and afterwards."""
+    changes = None not in (old, new)  # else a listener has come or gone
+    if key.startswith("listener.") and not (changes and key.endswith(".reserve")):
+        return "run fastlisten reload first"
+    return "that needs a stop and a start"
 
 
 def _plain(value: object) -> str:
