@@ -23,7 +23,7 @@ from support.workers import WHO, Workers, line, patched, stopped, workers
 WORKERS = 4
 
 #: More than a channel holds.
-COMMANDS = 600
+COMMANDS = 300
 
 STATES = {"pause": "paused", "resume": "listening"}
 
