@@ -22,6 +22,7 @@ from support.crowd import REFUSAL, Crowd, greeting_of
 from support.forked import Child, serving
 from support.listener import bound_socket
 from support.loops import LOOPS
+from support.queues import queues
 
 from fastlisten import ConnectionServer, create_server
 from fastlisten._arena import Arena, Places
@@ -99,9 +100,12 @@ class Group:
         return self.arena.heal(pids.index(child.pid)) if child.pid in pids else 0
 
     def empty(self) -> None:
-        """Wait until no place is taken, and check that no process holds on to anything."""
+        """Wait until nobody is queued or has a place; check that no process holds on to anything.
+
+        Clients that have left are in the queue until they are accepted, and then have a place.
+        """
         end = time.monotonic() + 20
-        while self.places.count:
+        while any(queues(self.address[1]).values()) or self.places.count:
             assert time.monotonic() < end, f"{self.places.count} places still taken"
             time.sleep(0.01)
         for child in self.children:

@@ -48,7 +48,7 @@ def test_crashed_worker_is_replaced_and_its_places_are_free(tmp_path: Path) -> N
         with two.served_by(replaced), two.served_by(second):
             pass
         assert two.end() == 0
-    assert f"worker 0 (pid {first}) has ended: SIGSEGV" in two.err
+    assert f"worker 0 (pid {first}) has ended: SIGABRT" in two.err
 
 
 def test_exit_code_of_a_crash_is_logged(tmp_path: Path) -> None:

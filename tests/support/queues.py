@@ -14,7 +14,7 @@ from pathlib import Path
 
 from support.kernel import sockets
 
-__all__ = ["backlogs", "queues", "queues_of"]
+__all__ = ["backlog_of", "backlogs", "queues", "queues_of"]
 
 #: The system call (linux/unistd.h), for which there is no function.
 _PIDFD_GETFD = 438
@@ -40,10 +40,17 @@ def queues_of(pid: int, port: int) -> list[int]:
     return [inode for inode in queues(port) if inode in inodes]
 
 
+def backlog_of(listening: socket.socket) -> int:
+    """Return the limit of a queue, which is in tcpi_sacked of a listening socket (tcp_diag)."""
+    info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    limit: int = struct.unpack_from("=I", info, 28)[0]
+    return limit
+
+
 def backlogs(pid: int, port: int) -> list[int]:
     """Return the limits of the queues of a port that a process has open.
 
-    It is in tcpi_sacked of a listening socket (tcp_diag), so a duplicate of each is made.
+    Only the socket itself can be asked, so a duplicate of each is made.
     """
     wanted = [f"socket:[{inode}]" for inode in queues_of(pid, port)]
     found = []
@@ -57,8 +64,7 @@ def backlogs(pid: int, port: int) -> list[int]:
                 fd = libc.syscall(_PIDFD_GETFD, process, int(name), 0)
                 assert fd >= 0
                 with socket.socket(fileno=fd) as sock:
-                    state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
-                found.append(struct.unpack_from("=I", state, 28)[0])
+                    found.append(backlog_of(sock))
     finally:
         os.close(process)
     return found

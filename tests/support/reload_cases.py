@@ -11,7 +11,6 @@ import inspect
 import os
 import socket
 import ssl
-import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTION
 from fastlisten.handlers.installed import installed_protocols
 from fastlisten.option import Option
 from support.certificates import shake, trusting_all
+from support.queues import backlog_of
 from support.reloading import Reloadable
 from support.server import connect, read_some
 
@@ -98,12 +98,7 @@ def number(level: int, name: int) -> Look:
 
 
 def backlog(it: Reloadable) -> int:
-    """Return the limit of the backlog, which is in tcpi_sacked of a listening socket (tcp_diag)."""
-    sock = it.listener().sockets[0].sock
-    found: int = struct.unpack_from(
-        "=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 28
-    )[0]
-    return found
+    return backlog_of(it.listener().sockets[0].sock)
 
 
 def context(it: Reloadable) -> ssl.SSLContext:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from pathlib import Path
 from typing import cast
@@ -41,7 +40,7 @@ class WhoProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if b"crash" in data:
-            os.kill(os.getpid(), signal.SIGSEGV)
+            os.abort()  # SIGSEGV would be a report in a sanitized build
         if data.startswith(b"block "):
             time.sleep(float(data[6:]))
         self.busy = (self.busy or b"begin" in data) and b"end" not in data
