@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -242,12 +243,13 @@ def test_file_of_another_time_in_the_same_inode_is_another(
     """As ext4 makes them: the number of an inode that was removed is used for the next one."""
     path = tmp_path / "file"
     path.touch()
+    made = subprocess.run(["stat", "--format=%W", path], capture_output=True, text=True, check=True)
+    if made.stdout.strip() in ("0", "-"):
+        pytest.skip("the filesystem does not keep the time")
     status = os.stat(path)
     monkeypatch.setattr("fastlisten.mail.store.file_identity.os.stat", lambda _: status)
     first = identity_of(str(path))
     assert identity_of(str(path)) == first
-    if " " not in first:
-        pytest.skip("the filesystem does not keep the time")
     with path.open("a") as file:
         file.write("changed")
     assert identity_of(str(path)) == first
