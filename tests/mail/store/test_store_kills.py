@@ -20,6 +20,7 @@ SCENARIOS = {
     "Create": 40,
     "Delete": 30,
     "Rename": 30,
+    "Lost": 60,
 }
 
 
