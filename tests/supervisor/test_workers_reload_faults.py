@@ -87,12 +87,16 @@ def served_by_more(server: Workers) -> set[int]:
 
 
 def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
-    with workers(tmp_path, 2, environ=patched(tmp_path, FAULTS)) as two:
+    environ = patched(tmp_path, FAULTS)
+    with workers(tmp_path, 2, head=head(tmp_path), environ=environ) as two:
         first, second = two.pids
-        with stopped(second):
-            two.signal(signal.SIGHUP)
+        append(two, MORE)
+        with stopped(second), background(two, "reload") as command:
+            until(lambda: "reload requested by" in two.err, "the request")
             (tmp_path / "hung").write_text(str(second))
-            reload(two, MORE)
+            out, err = command.communicate(timeout=PATIENCE)
+            assert (command.returncode, out) == (0, 'listener "more": added\n')
+            assert f"(pid {second}) has not answered during the reload: killed and replaced" in err
             until(lambda: ended(second), "the end of the stopped worker")
         two.serve(3)
         until(lambda: len(two.pids) == 2, "two workers")
