@@ -23,7 +23,7 @@ _FIRST = re.compile(rb"[ \t]*+(" + _TOKEN + rb")")
 _SUBTYPE = re.compile(rb"[ \t]*+/[ \t]*+(" + _TOKEN + rb")")
 _LANGUAGE = re.compile(_TOKEN)
 _PARAMETER = re.compile(
-    rb";[ \t]*+(?:(" + _TOKEN + rb")[ \t]*+=[ \t]*+(?:" + QUOTED + rb'|([^\x00-\x20;"\x7f]++)))?',
+    rb";[; \t]*+(?:(" + _TOKEN + rb")[ \t]*+=[ \t]*+(?:" + QUOTED + rb'|([^\x00-\x20;"\x7f]++)))?',
     re.DOTALL,
 )
 #: A name, the number of its piece if there are several, the mark of percent encoding (RFC 2231).
@@ -76,7 +76,7 @@ def _parameters(value: bytes, position: int) -> Parameters:
     """Return the parameters in a value without comments, from `position` on."""
     found: list[tuple[bytes, bytes]] = []
     split = False
-    while len(found) < MAX_PARAMETERS:
+    for _ in range(MAX_PARAMETERS):  # those without a name or a value count too
         match = _PARAMETER.search(value, position)
         if match is None:
             break

@@ -14,6 +14,7 @@ __all__ = [
     "MAX_HEADER",
     "MAX_PARAMETERS",
     "MAX_PARTS",
+    "MAX_VALUES",
 ]
 
 #: Parts of a message, itself included. Dovecot's bound too; mailing list digests have hundreds.
@@ -32,6 +33,11 @@ MAX_HEADER = 1024 * 1024
 
 #: Octets of a field that describes a part, such as Content-Type.
 MAX_FIELD = 64 * 1024
+
+#: Octets of fields' values that are read in a message, all its parts together; a value that is
+#: longer than what is left is skipped. Addresses that are made to be slow take a microsecond for
+#: each octet. Messages with hundreds of parts have some 100 kB.
+MAX_VALUES = 512 * 1024
 
 #: Parameters of one Content-Type or Content-Disposition, pieces of RFC 2231 counted separately.
 MAX_PARAMETERS = 500

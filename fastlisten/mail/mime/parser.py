@@ -22,7 +22,14 @@ from mmap import mmap
 from fastlisten.mail.mime.content_fields import content_type, disposition, languages, token
 from fastlisten.mail.mime.envelope import ENVELOPE_FIELDS, envelope_of
 from fastlisten.mail.mime.header_fields import Octets, header_end, unfold, values
-from fastlisten.mail.mime.limits import MAX_BOUNDARY, MAX_DEPTH, MAX_FIELD, MAX_HEADER, MAX_PARTS
+from fastlisten.mail.mime.limits import (
+    MAX_BOUNDARY,
+    MAX_DEPTH,
+    MAX_FIELD,
+    MAX_HEADER,
+    MAX_PARTS,
+    MAX_VALUES,
+)
 from fastlisten.mail.mime.structure import Envelope, Part
 
 __all__ = ["parse"]
@@ -43,8 +50,12 @@ _PIECE = 1024 * 1024
 def parse(data: Octets) -> Part:
     """Return the structure of a message.
 
+    One MiB of usual mail takes 1 ms. If it is made to be slow, it takes 40 ms, and the headers of
+    the whole message some hundreds.
+
     Args:
-        data: the whole message; its lines end with CRLF or LF, also mixed.
+        data: the whole message; its lines end with CRLF or LF, also mixed. Its header alone will do
+            if only the envelope is wanted.
     """
     return _Parser(data).message()
 
@@ -76,9 +87,10 @@ class _Parser:
         parts: all parts so far.
         open: those around the current position, the outermost first.
         stack: the multiparts among them whose closing delimiter has not been seen.
+        left: how many octets of values may still be read.
     """
 
-    __slots__ = ("data", "open", "parts", "size", "stack")
+    __slots__ = ("data", "left", "open", "parts", "size", "stack")
 
     def __init__(self, data: Octets) -> None:
         self.data = data
@@ -86,6 +98,7 @@ class _Parser:
         self.parts: list[Part] = []
         self.open: list[Part] = []
         self.stack: list[_Multipart] = []
+        self.left = MAX_VALUES
 
     def message(self) -> Part:
         """Parse the message."""
@@ -103,7 +116,13 @@ class _Parser:
         stop = min(part.body, start + MAX_HEADER)
         # With the line end before it, where there is one, so that every field begins after one.
         header = self.data[start - 1 : stop] if start else b"\n" + self.data[:stop]
-        found = list(values(header, _MESSAGE_FIELDS if is_message else _CONTENT_FIELDS))
+        found = []
+        for name, value in values(header, _MESSAGE_FIELDS if is_message else _CONTENT_FIELDS):
+            if name.startswith(b"content-"):
+                value = value[:MAX_FIELD]
+            if len(value) <= self.left:
+                self.left -= len(value)
+                found.append((name, value))
         _describe(part, found)
         if is_message:
             part.envelope = envelope_of(found)
@@ -199,7 +218,7 @@ def _describe(part: Part, found: list[tuple[bytes, bytes]]) -> None:
         if name in seen or not name.startswith(b"content-"):
             continue
         seen.add(name)
-        value = unfold(folded[:MAX_FIELD])
+        value = unfold(folded)
         if name == b"content-type":
             part.type, part.subtype, part.parameters = content_type(value)
         elif name == b"content-transfer-encoding":

@@ -233,6 +233,16 @@ def test_length_of_a_header_is_bounded() -> None:
     assert part.subtype == b"plain"
 
 
+def test_values_of_all_parts_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parser, "MAX_VALUES", 100)
+    data = multipart(b"b", *[b"Content-Type: text/html\r\n\r\nx"] * 9)
+    kinds = [part.subtype for part in parse(data).children]
+    assert kinds == [b"html"] * 6 + [b"plain"] * 3
+    found = parse(b"Subject: x\nTo: " + b"a@b," * 25 + b"\nDate: x\n\n").envelope
+    assert found is not None
+    assert (found.subject, found.to, found.date) == (b"x", (), b"x")
+
+
 def test_length_of_a_field_is_bounded() -> None:
     part = parse(b"Content-Description: " + b"x" * 10**6 + b"\nContent-Type: text/html\n\n")
     assert part.description is not None

@@ -71,6 +71,8 @@ def test_pieces_of_parameters_are_joined(value: bytes, expected: list[tuple[byte
 def test_number_of_parameters_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content_fields, "MAX_PARAMETERS", 2)
     assert content_type(b"a/b; c=1; d=2; e=3")[2] == ((b"c", b"1"), (b"d", b"2"))
+    assert content_type(b"a/b; c; d; e=3")[2] == ()
+    assert content_type(b"a/b;; ;c=1; ;;d=2")[2] == ((b"c", b"1"), (b"d", b"2"))
     assert languages(b"a, b, c") == (b"a", b"b")
 
 

@@ -66,6 +66,15 @@ def test_parts_lie_within_their_parents(data: bytes) -> None:
     check(data, parse(data))
 
 
+@given(line_soups | trees)
+def test_header_alone_has_the_envelope(data: bytes) -> None:
+    part = parse(data)
+    alone = parse(data[: part.body])
+    assert alone.envelope == part.envelope
+    assert (alone.type, alone.parameters) == (part.type, part.parameters)
+    assert (alone.header, alone.body) == (part.header, part.body)
+
+
 @given(trees)
 def test_lf_and_crlf_have_the_same_sizes(data: bytes) -> None:
     def sizes(part: Part) -> object:
