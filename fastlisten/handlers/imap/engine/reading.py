@@ -128,11 +128,10 @@ class InputReader(Session):
         literal = literal_at_end(line)
         if self._append is not None:
             return self._after_message(line, literal, self._append)
-        data = bytes(command) + line if command else line
         if literal is not None:
-            return self._announced(data, literal)
+            return self._announced(line, literal)
         self._command = None
-        return self._execute(data)
+        return self._execute(bytes(command) + line if command else line)
 
     def _execute(self, data: bytes) -> Event:
         """Execute a complete command."""
@@ -213,44 +212,62 @@ class InputReader(Session):
 
     # --- literals -----------------------------------------------------------------------------
 
-    def _announced(self, data: bytes, literal: Literal) -> Event | None:
+    def _announced(self, line: bytes, literal: Literal) -> Event | None:
         """Go on after a line that announces a literal, if it may come."""
-        match = command_table.HEAD.match(data)
+        command = self._command
         try:
-            if match is None:
-                self._name(data)
-                raise Refused("Invalid command name" if self.tag else "Invalid tag")
-            self.tag = match[1]
-            self.name = ""
-            entry = command_table.find(match[2], self.state)
-            self.name = entry.name
-            if entry.name == "LOGIN":
-                self._check_privacy()
-            if entry.name == "APPEND":
-                try:
-                    event = parse_first_message(
-                        Scanner(data + b"\r\n", match.end()), literal, self._limits.max_message_size
-                    )
-                except Incomplete:
-                    pass
-                else:
+            # The name is looked at once: looking at all that has come, for each of many literals,
+            # would take quadratic time. In APPEND there are two before the first message ends.
+            if command is None or self.name == "APPEND":
+                event = self._begun(bytes(command) + line if command else line, literal)
+                if event is not None:
                     self._command = None
                     self._literal = literal
                     self._waiting = event
                     return event
             if literal.binary:
                 raise Refused("BINARY literals are not supported")
-            if len(data) + 2 + literal.size > self._most():
+            if command is None:
+                command = bytearray()
+            if len(command) + len(line) + 2 + literal.size > self._most():
                 raise Refused("Literal size too large", "BAD", "TOOBIG")
         except Refused as error:
             return self._refuse(error, literal)
-        self._command = bytearray(data)
-        self._command += b"\r\n"
+        command += line
+        command += b"\r\n"
+        self._command = command
         self._left = literal.size
         self._reading = _LITERAL
         if literal.waits:
             self._unsent.append(GO_AHEAD)
         return None
+
+    def _begun(self, data: bytes, literal: Literal) -> AppendMessage | None:
+        """Look at a command whose first literal is announced.
+
+        Returns:
+            The event, if the literal is a message of APPEND.
+
+        Raises:
+            Refused: it will not be carried out, whatever the literal is.
+        """
+        match = command_table.HEAD.match(data)
+        if match is None:
+            self._name(data)
+            raise Refused("Invalid command name" if self.tag else "Invalid tag")
+        self.tag = match[1]
+        self.name = ""
+        entry = command_table.find(match[2], self.state)
+        self.name = entry.name
+        if entry.name == "LOGIN":
+            self._check_privacy()
+        if entry.name != "APPEND":
+            return None
+        scanner = Scanner(data + b"\r\n", match.end())
+        try:
+            return parse_first_message(scanner, literal, self._limits.max_message_size)
+        except Incomplete:
+            return None  # it is the mailbox
 
     def _next_octets(self) -> None:
         """Collect octets of a literal."""
