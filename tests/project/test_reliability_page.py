@@ -35,8 +35,9 @@ def test_tests_on_the_page_exist() -> None:
 def test_figures_are_of_tests_that_print_them() -> None:
     """Each row with a figure names a test in a file that shows some."""
     show = {path for path, text in SOURCES.items() if re.search(r"\bshow\(|\battempts\(", text)}
-    rows = [line.strip("|").split(" | ") for line in PAGE.splitlines() if line.startswith("| ")]
-    with_figures = [row for row in rows if row[3].strip() and row[0].strip() != "fault"]
+    lines = [line for line in PAGE.splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    with_figures = [row for row in rows if any(row[3:]) and row[0] != "fault"]
     assert len(with_figures) > 10
     for row in with_figures:
         names = re.findall(r"`(test_\w+)`", row[2])
