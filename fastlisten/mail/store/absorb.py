@@ -35,6 +35,7 @@ from fastlisten.mail.store.files import (
     inspect,
     path_of,
     rename,
+    rename_into,
     times_of,
 )
 from fastlisten.mail.store.index import LARGEST_SLICE, Index
@@ -267,7 +268,7 @@ def _renamed(box: Maildir, found: Found) -> Found:
 def _take_over(box: Maildir, found: Found, bits: int) -> None:
     """Move a file from new/ to cur/."""
     try:
-        rename(found.path, path_of(box, found.name, bits))
+        rename_into(box, found.path, path_of(box, found.name, bits))
     except FileNotFoundError:
         pass  # another program was faster
     except FileExistsError:

@@ -29,6 +29,7 @@ __all__ = [
     "locate",
     "path_of",
     "rename",
+    "rename_into",
     "times_of",
 ]
 
@@ -111,6 +112,23 @@ def rename(source: str, target: str) -> None:
     os.unlink(source)
 
 
+def rename_into(box: Maildir, source: str, target: str) -> None:
+    """Rename a file into cur/, which is made if it is missing: backups skip empty directories.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileExistsError: there is a file of that name.
+        OSError: it could not be renamed.
+    """
+    try:
+        rename(source, target)
+    except FileNotFoundError:
+        if os.path.isdir(box.cur) or not os.path.lexists(source):
+            raise
+        box.prepare()
+        rename(source, target)
+
+
 class Listing:
     """The files of a folder at one moment.
 
@@ -133,7 +151,10 @@ class Listing:
                 if other is not None:
                     self.doubles.append((found, other))
                 self.files[found.name] = found
-        self.settled = time.time_ns() - max(before) > _TICK and times_of(box) == before
+        # A directory that is missing (a backup that is being restored, say) proves nothing either.
+        self.settled = (
+            before[1] > 0 and time.time_ns() - max(before) > _TICK and times_of(box) == before
+        )
         self.times = before
 
 

@@ -343,7 +343,10 @@ class Folder(Protocol):
         """
 
     async def changes(self, since: int) -> Changes:
-        """Return what happened after a modification sequence, up to the last `sync` (QRESYNC)."""
+        """Return what happened after a modification sequence, up to now (QRESYNC).
+
+        A `sync` that follows returns some of it again.
+        """
 
     async def store(
         self,

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import unique_name
-from fastlisten.mail.store.files import Found, locate, path_of, rename, times_of
+from fastlisten.mail.store.files import Found, locate, path_of, rename, rename_into, times_of
 from fastlisten.mail.store.index import LARGEST_SLICE, Index
 from fastlisten.mail.store.schema import Op
 
@@ -160,7 +160,7 @@ def _flag(index: Index, folder: int, box: Maildir, name: str, target: str) -> _D
         now = found.bits & ~less | more
         try:
             if now != found.bits or found.new:
-                rename(found.path, path_of(box, name, now))
+                rename_into(box, found.path, path_of(box, name, now))
             else:
                 os.lstat(found.path)
         except FileNotFoundError:
@@ -185,7 +185,7 @@ def _has_flags(folder: int, name: str, bits: int) -> _Settle:
 
 def _publish(index: Index, folder: int, box: Maildir, name: str, target: str) -> _Done:
     try:
-        rename(f"{box.tmp}/{name}", path_of(box, name, int(target)))
+        rename_into(box, f"{box.tmp}/{name}", path_of(box, name, int(target)))
     except FileNotFoundError:
         return _Done()  # it has been done, or tmp/ has been cleaned
     except OSError as error:
@@ -206,7 +206,7 @@ def _move(index: Index, folder: int, box: Maildir, name: str, target: str) -> _D
         if found is None:
             return _Done(clear=False)
         try:
-            rename(found.path, path_of(there, new_name, found.bits))
+            rename_into(there, found.path, path_of(there, new_name, found.bits))
         except FileExistsError:
             # Somebody else's file has this name.
             settle.append(_has_name(other, new_name, fresh := unique_name()))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.mail_store import check_account, inbox, index_of, rows_of, settled_look
 
+from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store import files, folders
 from fastlisten.mail.store.append import Appending
 from fastlisten.mail.store.index import Index
@@ -86,15 +87,15 @@ def test_failure_at_the_end_takes_all_of_them_back(
             appending.begin()
             appending.add(b"%d" % number)
         if call == "rename":
-            real, calls = files.rename, []
+            real, calls = files.rename_into, []
 
-            def failing(source: str, target: str) -> None:
+            def failing(box: Maildir, source: str, target: str) -> None:
                 calls.append(source)
                 if len(calls) == 2:
                     raise OSError(errno.ENOSPC, "No space left on device", source)
-                real(source, target)
+                real(box, source, target)
 
-            monkeypatch.setattr("fastlisten.mail.store.pending.rename", failing)
+            monkeypatch.setattr("fastlisten.mail.store.pending.rename_into", failing)
         else:
 
             def no_sync(path: str) -> None:

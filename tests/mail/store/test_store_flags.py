@@ -151,11 +151,11 @@ def test_file_that_cannot_be_renamed_keeps_its_flags(
     with index_of(tmp_path) as index:
         box = filled(index)
 
-        def failing(source: str, target: str) -> None:
+        def failing(box: object, source: str, target: str) -> None:
             raise OSError(28, "No space left on device", source)
 
         with monkeypatch.context() as patch:
-            patch.setattr("fastlisten.mail.store.pending.rename", failing)
+            patch.setattr("fastlisten.mail.store.pending.rename_into", failing)
             with pytest.raises(OSError, match="No space left"):
                 store(index, box, [1], ADD, S)
         assert index.query("SELECT * FROM pending") == []

@@ -146,6 +146,19 @@ def test_second_listing_proves_nothing_either_if_the_directory_has_changed(
         assert settled_look(index, box).gone == 1
 
 
+def test_directory_that_is_missing_for_a_moment_takes_no_message_along(tmp_path: Path) -> None:
+    """As while a backup is being restored."""
+    with index_of(tmp_path) as index:
+        box = filled(index)
+        cur = Path(index.maildir.cur)
+        cur.rename(tmp_path / "aside")
+        found = look(index, box)
+        assert (found.gone, found.again) == (0, True)
+        (tmp_path / "aside").rename(cur)
+        settled_look(index, box, thorough=True)
+        assert uids_of(index, box) == {"1.a": 1, "2.a": 2, "3.a": 3}
+
+
 def test_directory_that_changes_while_it_is_listed_proves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
