@@ -19,7 +19,12 @@ from typing import NoReturn, TextIO
 from fastlisten.cli.check import CONFIGURATION_ERROR
 from fastlisten.cli.logging_setup import ProgramHandler, set_level, set_up_logging, set_worker
 from fastlisten.cli.program_signals import ProgramSignals, Stopped
-from fastlisten.cli.server_loop import CANNOT_START, FAILURE_WHILE_RUNNING, run_server
+from fastlisten.cli.server_loop import (
+    CANNOT_START,
+    FAILURE_WHILE_RUNNING,
+    is_shortage,
+    run_server,
+)
 from fastlisten.cli.startup_messages import StartupMessages
 from fastlisten.config import Config
 from fastlisten.errors import ConfigurationError, StartError
@@ -35,6 +40,7 @@ from fastlisten.runtime.supervisor.shared_state import WorkerStart
 from fastlisten.runtime.supervisor.supervisor import Supervisor
 from fastlisten.runtime.supervisor.upgrade import UpgradeError, passed_state
 from fastlisten.runtime.supervisor.worker_server import WorkerServer
+from fastlisten.runtime.supervisor.workers import SHORTAGE
 
 __all__ = ["serve_workers"]
 
@@ -165,8 +171,10 @@ class _Program:
             code = 0
         except SystemExit as end:  # from an application that is imported
             code = end.code if isinstance(end.code, int) else CANNOT_START
-        except BaseException:
+        except BaseException as error:
             logger.exception("worker %d cannot start", start.number)
+            if is_shortage(error):
+                code = SHORTAGE
         finally:
             signals.end(code)
             _end(code, self._handler.close)
@@ -184,7 +192,7 @@ class _Program:
         except ConfigurationError as error:
             self._messages.refused_all(error)
             return CONFIGURATION_ERROR
-        return run_server(server, self._messages, self._handler, signals).code
+        return run_server(server, self._messages, self._handler, signals, shortage=SHORTAGE).code
 
 
 def _reloaded(config: Config) -> None:

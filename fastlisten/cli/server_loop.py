@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import logging
 from collections.abc import Iterable
@@ -25,12 +26,15 @@ from fastlisten.runtime.server import Server
 from fastlisten.runtime.supervisor.worker_server import WorkerServer
 from fastlisten.runtime.worker import StoppedError
 
-__all__ = ["CANNOT_START", "FAILURE_WHILE_RUNNING", "Ended", "run_server"]
+__all__ = ["CANNOT_START", "FAILURE_WHILE_RUNNING", "Ended", "is_shortage", "run_server"]
 
 logger = logging.getLogger("fastlisten")
 
 FAILURE_WHILE_RUNNING = 1
 CANNOT_START = 3
+
+#: Errors that pass when others give back descriptors, memory or processes.
+_SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN))
 
 #: Tasks that are named when the process ends in spite of them.
 _SHOWN = 3
@@ -56,6 +60,8 @@ def run_server(
     handler: ProgramHandler,
     signals: ProgramSignals | None,
     left_out: Iterable[str] = (),
+    *,
+    shortage: int = CANNOT_START,
 ) -> Ended:
     """Serve until the end.
 
@@ -65,10 +71,11 @@ def run_server(
         handler: of the log.
         signals: of this process, if it is the program.
         left_out: lines about listeners that are not served, to print after the others.
+        shortage: the exit code if it cannot start because of what `is_shortage` names.
     """
     runner = BoundedRunner(functools.partial(_make_loop, signals))
     try:
-        code = _run(server, messages, signals, left_out, runner)
+        code = _run(server, messages, signals, left_out, runner, shortage)
     except StartError as error:
         handler.flush()
         for failure in error.failures:
@@ -90,6 +97,7 @@ def _run(
     signals: ProgramSignals | None,
     left_out: Iterable[str],
     runner: BoundedRunner,
+    shortage: int,
 ) -> int:
     """Serve until the end; return the exit code."""
 
@@ -122,10 +130,15 @@ def _run(
         if isinstance(error, OSError) and not server.started:
             # No descriptors, memory or files; a traceback would add little.
             _log_end(server, error, trace=logger.isEnabledFor(logging.DEBUG))
-            return CANNOT_START
+            return shortage if is_shortage(error) else CANNOT_START
         _log_end(server, error, trace=True)
         return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
     return 0
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Tell whether descriptors, memory or processes have run out, so that it may work later."""
+    return isinstance(error, OSError) and error.errno in _SHORTAGES
 
 
 def _make_loop(signals: ProgramSignals | None) -> asyncio.AbstractEventLoop:

@@ -7,6 +7,8 @@ that it has; nothing is injected.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +56,16 @@ def test_large_report_to_a_supervisor_without_descriptors(tmp_path: Path) -> Non
         assert two.pids == pids
         assert two.ask() in pids
         assert two.end() == 0
+
+
+def test_worker_that_had_too_few_descriptors_to_start_is_started_again(tmp_path: Path) -> None:
+    with workers(tmp_path, 2) as two:
+        first, second = two.pids
+        with starved(two.pid, but=8):  # the next worker inherits the limit
+            os.kill(first, signal.SIGKILL)
+            until(lambda: two.err.count("has ended") == 2, "one that cannot start")
+        two.serve(3)
+        assert len(two.pids) == 2
+        assert second in two.pids
+        assert two.end() == 0
+    assert "Too many open files" in two.err

@@ -25,12 +25,16 @@ from fastlisten.runtime.supervisor.shared_state import SharedState, WorkerStart
 from fastlisten.runtime.supervisor.slot import Slot
 from fastlisten.runtime.supervisor.worker_process import Ended, State, WorkerProcess
 
-__all__ = ["KILL_AFTER", "Workers"]
+__all__ = ["KILL_AFTER", "SHORTAGE", "Workers"]
 
 logger = logging.getLogger("fastlisten")
 
 #: Exit codes of a worker after which it is not started again: the same would happen again.
 _FINAL = (2, 3)
+
+#: The exit code of a worker that cannot start because descriptors or memory have run out: another
+#: one is started later.
+SHORTAGE = os.EX_TEMPFAIL
 
 #: Exit codes of the server.
 _FAILED, _CANNOT_START = 1, 3
@@ -303,7 +307,8 @@ class Workers:
             return
         if not self.started:
             # Its own messages have said why; a crash is the same as "cannot start".
-            self.code = 0 if asked else ended.code or _CANNOT_START
+            code = _CANNOT_START if ended.code == SHORTAGE else ended.code
+            self.code = 0 if asked else code or _CANNOT_START
             return
         if ended.code in _FINAL:
             self._give_up(slot, ended)
