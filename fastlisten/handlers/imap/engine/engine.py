@@ -115,16 +115,13 @@ class ImapEngine(InputReader):
             RuntimeError: no command waits, or it cannot be answered so.
         """
         event = self._answered()
-        if type(event) not in _WITH_EFFECT:
-            self._unsent.append(status(self.tag, b"OK", text, code))
-            self._bad = 0
-            return
-        if isinstance(event, AppendMessage | Idle):
+        effect = type(event) in _WITH_EFFECT
+        if effect and isinstance(event, AppendMessage | Idle):
             self._waiting = event
             raise RuntimeError("accept it first")
-        if isinstance(event, Logout):
+        if effect and isinstance(event, Logout):
             self._unsent.append(status(b"*", b"BYE", "Logging out"))
-        elif isinstance(event, StartTls) and self._input.buffered:
+        elif effect and isinstance(event, StartTls) and self._input.buffered:
             # RFC 3501 6.2.1: what came in plaintext is not carried out.
             text = "Commands after STARTTLS must be encrypted"
             self._unsent.append(status(self.tag, b"BAD", text))
@@ -132,6 +129,8 @@ class ImapEngine(InputReader):
             return
         self._unsent.append(status(self.tag, b"OK", text, code))
         self._bad = 0
+        if not effect:
+            return
         if isinstance(event, Login | Authenticate | AuthenticateResponse):
             self.state = State.AUTHENTICATED
         elif isinstance(event, Select):
