@@ -118,7 +118,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _remedy(key: str, old: object, new: object) -> str:
     """Return what makes a key the same before and afterwards."""
     changes = None not in (old, new)  # else a listener has come or gone
-    if key.startswith("listener.") and not (changes and key.endswith(".reserve")):
+    if key.startswith("listener.") and (not changes or key.endswith(".bind")):
         return "run fastlisten reload first"
     return "that needs a stop and a start"
 
