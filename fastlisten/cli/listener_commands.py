@@ -17,7 +17,7 @@ _DONE = {
     "pause": "paused",
     "resume": "accepting again",
     "drain": "draining",
-    "limit": "max-connections = {limit} until the server restarts",
+    "limit": "max-connections = {limit} until the server stops or a reload brings another",
 }
 
 

@@ -264,6 +264,10 @@ def _ask_server(given: argparse.Namespace) -> int:
     except control_client.ControlError as error:
         if str(error):
             print(f"error: {error}", file=sys.stderr)
+        elif given.command not in ("reload", "restart", "upgrade"):
+            # The server may be up, and can be looked after before the file is mended.
+            note = "the file is read only to find the control socket; --socket PATH does without it"
+            print(f"note: {note}", file=sys.stderr)
         return error.code
 
 

@@ -174,6 +174,8 @@ def test_broken_configuration(tmp_path: Path) -> None:
     result = asked(tmp_path, "status")
     assert result.returncode == 2
     assert result.stderr.count("error") == 2  # the mistake, and their count
+    assert "--socket PATH" in result.stderr  # a way to the server without the file
+    assert "--socket" not in asked(tmp_path, "reload").stderr  # which has to read it
 
 
 def test_watch_prints_until_the_server_ends(tmp_path: Path) -> None:
