@@ -170,7 +170,7 @@ def given_up() -> str:
         return ""
     return (
         f"; this process has changed to user {_dropped[0].name} (server.run-as.user), and what "
-        "needs root has to wait for a restart"
+        "needs root has to wait for a stop and a start of the server"
     )
 
 

@@ -135,7 +135,8 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST",
         "/api/listeners/{id}/drain",
         "Close for good: idle sessions get a farewell, busy ones may finish within "
-        f"server.shutdown-timeout. Only a restart brings the listener back. {_OWN_LISTENER}",
+        "server.shutdown-timeout. Only a stop and a start of the server bring it back. "
+        f"{_OWN_LISTENER}",
         "The listener, draining or closed.",
         "Listener",
         closes_listener=True,
@@ -144,8 +145,8 @@ OPERATIONS: tuple[Operation, ...] = (
         "limit",
         "POST",
         "/api/listeners/{id}/limit",
-        "Change max-connections until the server restarts. Connections above a smaller limit "
-        "continue.",
+        "Change max-connections until the server stops or a reload brings another value. "
+        "Connections above a smaller limit continue.",
         "The listener with its new limit.",
         "Listener",
         body="Limit",
@@ -159,8 +160,8 @@ _PROBLEMS = {
     403: "The Host header names another server, or another site's page sent the request.",
     404: "No listener has this id, or no such path.",
     405: "The method is not one of those in the Allow header.",
-    409: "The listener is draining or closed, and only a restart brings it back; or it is the one "
-    "that answers the request and would accept no others.",
+    409: "The listener is draining or closed, and only a stop and a start of the server bring it "
+    "back; or it is the one that answers the request and would accept no others.",
     413: "The body is too large.",
     415: "The body is not declared as application/json.",
     422: "The body is JSON, but not what the operation needs.",

@@ -56,7 +56,7 @@ _STATE = _string(
     "listening: accepts connections. full: the limit is reached, clients wait in the backlog. "
     "total-full: they wait because server.total-connections is reached. "
     "paused: accepts nothing until it is resumed. draining: accepts nothing more, busy connections "
-    "may finish. closed: only a restart brings the listener back.",
+    "may finish. closed: only a stop and a start of the server bring it back.",
     enum=[state.value for state in State],
 )
 
@@ -131,7 +131,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         },
     ),
     "Limit": _object(
-        "A new limit; it holds until the server restarts.",
+        "A new limit; it holds until the server stops or a reload brings another.",
         {
             "limit": {
                 "type": "integer",

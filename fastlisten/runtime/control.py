@@ -47,7 +47,8 @@ class ImpossibleError(FastlistenError):
         self.state = state
         self.wanted = wanted
         super().__init__(
-            f'listener "{id}" is {state.value} and cannot be {wanted}; a restart brings it back'
+            f'listener "{id}" is {state.value} and cannot be {wanted}; '
+            "only a stop and a start of the server bring it back"
         )
 
 

@@ -245,7 +245,8 @@ class Plan:
         self.rows, self.shared, self._leaving = {}, former.shared, list(former._leaving)
         if self.shared is not None and self._unreserved_at_first(former) < 1:
             path = ("server", "total-connections")
-            text = "with the reserves of new listeners nothing is left of it; it needs a restart"
+            text = "with the reserves of new listeners nothing is left of it; a larger one needs a "
+            text += "stop and a start of the server"
             if self._unreserved() >= 1:
                 text = "the reserves of removed listeners are still part of it; add new ones later"
             problem = self.config.problem(path, text)

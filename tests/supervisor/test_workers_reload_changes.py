@@ -140,6 +140,6 @@ def test_what_needs_a_restart_is_reported(tmp_path: Path) -> None:
         rewrite(two, "workers = 2", "workers = 3")
         done = reload(two)
         assert (done.returncode, done.stdout) == (0, "nothing has changed\n")
-        assert "server.workers = 3 needs a restart; still 2" in done.stderr
+        assert "server.workers = 3 needs a stop and a start of the server; still 2" in done.stderr
         assert len(two.pids) == 2
         assert two.end() == 0

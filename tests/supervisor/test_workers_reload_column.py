@@ -171,7 +171,7 @@ def test_all_rows_in_every_worker(place: Path) -> None:
                 assert differs == {}, (number, {key: of_one[key] for key in differs})
         assert two.pids == pids
         assert sorted(said.stdout.splitlines()) == sorted(said_by_one.stdout.splitlines())
-        restarts = [line for line in said.stderr.splitlines() if "needs a restart" in line]
+        restarts = [line for line in said.stderr.splitlines() if "needs a stop and a start" in line]
         for key in KEYS:
             if ROWS[key].reload == "restart":
                 assert any(f"{key} = " in line for line in restarts), key

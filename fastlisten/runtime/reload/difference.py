@@ -59,9 +59,10 @@ class Change:
         if self.before == self.after:  # a secret
             what = f"{self.key} has changed"
             if self.effect == "restart":
-                what += ", which needs a restart"
+                what += ", which needs a stop and a start of the server"
         elif self.effect == "restart":
-            what = f"{self.key} = {self.after} needs a restart; still {self.before}"
+            what = f"{self.key} = {self.after} needs a stop and a start of the server; "
+            what += f"still {self.before}"
         else:
             what = f"{self.key} = {self.after} (was {self.before})"
         if not self.listeners:

@@ -65,7 +65,7 @@ class ReloadReport:
             (self.removed, "listener", "removed"),
             (self.changed, "setting", "changed"),
             (self.certificates, "file", "renewed"),
-            (self.restart, "setting", "waiting for a restart"),
+            (self.restart, "setting", "waiting for a stop and a start"),
             (self.new_code, "module", "waiting for a restart"),
             (self.problems, "problem", "with certificates"),
         )

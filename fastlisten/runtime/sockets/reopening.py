@@ -158,7 +158,7 @@ def _open(
     """Open the sockets of a bind; return what went wrong."""
     bind = opening.bind
     if bind.family in ("fd", "systemd"):
-        text = "an inherited descriptor can only be used from the start; restart the server"
+        text = "an inherited descriptor can only be used from the start; stop and start the server"
         return [SocketFailure(opening.settings.id, bind.text, bind.family, "", 0, text)]
     rivals = [
         one.sock

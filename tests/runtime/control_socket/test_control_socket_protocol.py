@@ -66,7 +66,7 @@ async def test_listener_is_paused_resumed_limited_and_drained(tmp_path: Path) ->
         assert await asked(server, command="drain", id="it") == {"ok": True}
         refused = await asked(server, command="resume", id="it")
         assert refused["error"] == "impossible"
-        assert refused["message"].endswith("a restart brings it back")
+        assert refused["message"].endswith("only a stop and a start of the server bring it back")
 
 
 @on_loops

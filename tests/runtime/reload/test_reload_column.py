@@ -104,7 +104,8 @@ async def test_old_value_stays_in_use(place: Path, key: str) -> None:
         assert report.succeeded, report
         assert (report.added, report.removed, report.changed) == ((), (), ())
         (line,) = report.restart
-        assert f"{key} = {case.after} needs a restart; still " in line.replace(f"{place}/", "")
+        needs = f"{key} = {case.after} needs a stop and a start of the server; still "
+        assert needs in line.replace(f"{place}/", "")
         assert await shown(it, key, case) == before
         # It is reported again, because the file still differs from what is in use.
         assert (await it.reload(configuration(place, key, case.after, case))).restart == (line,)

@@ -70,7 +70,10 @@ def test_what_needs_a_restart_keeps_its_value() -> None:
     assert found.changed == ("l0",)
     only = difference(before, config('[log]\nformat = "text"', "socket.reuse-port = true"))
     assert only.changed == ()
-    assert changes(only) == ['listener "l0": socket.reuse-port = true needs a restart; still false']
+    assert changes(only) == [
+        'listener "l0": socket.reuse-port = true needs a stop and a start of the server; '
+        "still false"
+    ]
 
 
 def test_listeners_come_and_go() -> None:

@@ -56,11 +56,11 @@ def test_sighup_logs_a_line_for_each_change(tmp_path: Path) -> None:
     lines.remove('INFO listener "gone": closed')
     assert lines == [
         'INFO listener "gone": removed from the configuration; draining',
-        'WARNING log.format = "json" needs a restart; still "text"',
+        'WARNING log.format = "json" needs a stop and a start of the server; still "text"',
         'INFO listener "it": max-connections = 6 (was 5)',
         'INFO listener "it": smtp.relay = "127.0.0.1:26" (was not set)',
         f"INFO reloaded {tmp_path}/mail.toml: 1 listener added, 1 listener removed, "
-        "2 settings changed, 1 setting waiting for a restart",
+        "2 settings changed, 1 setting waiting for a stop and a start",
     ]
 
 
@@ -99,7 +99,8 @@ def test_command_prints_what_has_changed(tmp_path: Path) -> None:
             'listener "new": added\nlistener "gone": removed, draining\n',
         )
         assert result.stderr == (
-            'warning: listener "it": socket.reuse-port = true needs a restart; still false\n'
+            'warning: listener "it": socket.reuse-port = true needs a stop and a start of the '
+            "server; still false\n"
         )
         with socket.create_server(("127.0.0.1", 0)) as other:
             taken = f"127.0.0.1:{other.getsockname()[1]}"

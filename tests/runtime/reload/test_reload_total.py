@@ -69,7 +69,7 @@ async def test_reserves_that_leave_nothing_of_the_total(tmp_path: Path) -> None:
         report = await it.reload(more)
         (line,) = report.problems
         assert "server.total-connections" in line
-        assert "it needs a restart" in line
+        assert "needs a stop and a start" in line
         assert shared(it) == 10
         assert [one.name for one in it.server.listeners] == ["a"]
 
