@@ -6,6 +6,7 @@ Rules of this file: channels are real, there are no processes. Time passes when 
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +40,24 @@ class Slow:
         return self.taken * worker_events._LONGEST_TURN / 2
 
 
+class NoQueue:
+    """All parts of a server that has started, and cannot open queues again."""
+
+    started = True
+
+    def receive(self, key: int, kind: str, body: Any) -> bool:
+        return False
+
+    def open_queues(self, worker: int) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    def changes(self) -> dict[str, Any]:
+        return {}
+
+    def add(self, key: int, number: int) -> None:
+        """Nothing is remembered."""
+
+
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     ours, theirs = Channel.pair()
@@ -61,6 +80,17 @@ def test_turn_ends_after_some_time(pair: Pair, monkeypatch: pytest.MonkeyPatch) 
     # One that has ended is heard to the end.
     events.take_messages(process, PATIENCE)
     assert slow.taken == 20
+
+
+def test_queue_that_cannot_listen_any_more_does_not_end_the_server(pair: Pair) -> None:
+    process, worker = pair
+    process.state = State.STARTING
+    parts: Any = NoQueue()
+    worker.send("ready", {})
+    WorkerEvents(parts, parts, parts, parts, parts, parts, parts).take_messages(process)
+    message = worker.receive()
+    assert message is not None
+    assert message.kind == "accept"
 
 
 def test_process_with_a_full_channel_is_told_to_stop_by_a_signal(

@@ -36,9 +36,18 @@ def open_queues(sockets: Iterable[BoundSocket], worker: int) -> None:
     Args:
         sockets: of all workers.
         worker: its number.
+
+    Raises:
+        OSError: some cannot listen; the others do.
     """
+    failure: OSError | None = None
     for bound in sockets:
         if bound.worker != worker:
             continue
-        if not bound.listens:
-            bound.sock.listen(bound.backlog)
+        try:
+            if not bound.listens:
+                bound.sock.listen(bound.backlog)
+        except OSError as error:
+            failure = error
+    if failure is not None:
+        raise failure

@@ -153,7 +153,12 @@ class WorkerEvents:
 
     def _ready(self, process: WorkerProcess) -> None:
         if self._workers.started:
-            self._shared.open_queues(process.number)
+            try:
+                self._shared.open_queues(process.number)
+            except OSError as error:
+                # Its share of the clients goes to the other workers.
+                text = "worker %d (pid %d): an accept queue of its own cannot listen: %s"
+                process.log(logging.ERROR, "start-failed", text, error, error=str(error))
         else:
             listen_all(self._shared.sockets)
         changes = self._control.changes()
