@@ -12,7 +12,7 @@ import codecs
 import re
 from encodings.aliases import aliases
 
-__all__ = ["decode", "decoder", "find_charset"]
+__all__ = ["codec_of", "decode", "decoder", "find_charset"]
 
 #: Not charsets: octets to octets, notations of programs, host names, Windows' own.
 _NO_CHARSETS = frozenset(
@@ -20,7 +20,7 @@ _NO_CHARSETS = frozenset(
     | {"idna", "mbcs", "oem", "punycode", "raw_unicode_escape", "undefined", "unicode_escape"}
 )
 
-#: Names as `_spelled` returns them, and what Python calls the charsets.
+#: Names in small letters with underscores, and what Python calls the charsets.
 _NAMES = {
     **{name: name for name in aliases.values()},
     **aliases,
@@ -65,18 +65,23 @@ def _as_octets(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_OCTETS, _as_octets)
 
 
-def find_charset(name: bytes) -> str | None:
+def codec_of(name: bytes) -> str | None:
     """Return what Python calls a charset; None if it has none of that name."""
     spelled = _SEPARATORS.sub("_", name.strip(b" '\"").decode("latin-1").lower())
     found = _NAMES.get(spelled)
     if found is None or found in _NO_CHARSETS:
         return None
-    found = _LARGER.get(found, found)
     try:
         codecs.lookup(found)
     except LookupError:  # left out of this Python
         return None
     return found
+
+
+def find_charset(name: bytes) -> str | None:
+    """Return what Python calls the charset that text is in which names this one; None if none."""
+    found = codec_of(name)
+    return None if found is None else _LARGER.get(found, found)
 
 
 class _Marked(codecs.IncrementalDecoder):

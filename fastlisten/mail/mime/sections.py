@@ -21,7 +21,16 @@ from enum import Enum, auto
 from fastlisten.mail.mime.header_fields import fields
 from fastlisten.mail.mime.structure import Part
 
-__all__ = ["Content", "Read", "Section", "find_part", "pieces", "section_of", "select_fields"]
+__all__ = [
+    "Content",
+    "Read",
+    "Section",
+    "find_part",
+    "pieces",
+    "section_of",
+    "select_fields",
+    "with_crlf",
+]
 
 #: Octets of the file that are read at once.
 PIECE = 64 * 1024
@@ -194,13 +203,13 @@ def _crlf_pieces(read: Read, start: int, end: int) -> Iterator[bytes]:
     after_cr = False
     for piece in _read_pieces(read, start, end):
         if after_cr and piece.startswith(b"\n"):
-            yield b"\n" + _with_crlf(piece[1:])
+            yield b"\n" + with_crlf(piece[1:])
         else:
-            yield _with_crlf(piece)
+            yield with_crlf(piece)
         after_cr = piece.endswith(b"\r")
 
 
-def _with_crlf(piece: bytes) -> bytes:
+def with_crlf(piece: bytes) -> bytes:
     """Return a piece with CRLF for each bare LF."""
     if b"\r" in piece:
         piece = piece.replace(b"\r\n", b"\n")

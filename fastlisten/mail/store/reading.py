@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Sequence
 
+from fastlisten.mail.mime.sections import with_crlf
 from fastlisten.mail.store.files import Inspected, inspect, locate, path_of
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import Facts, MessageGoneError
@@ -21,7 +21,6 @@ from fastlisten.mail.store.selection import slices
 __all__ = ["OpenMessage", "facts", "keep_structure", "open_message"]
 
 _PIECE = 1 << 16
-_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 #: How often a file is looked for that others keep moving.
 _TRIES = 8
@@ -69,7 +68,7 @@ class OpenMessage:
             if not piece:
                 break
             self._position += len(piece)
-            served = _BARE_LF.sub(b"\r\n", self._last + piece)[len(self._last) :]
+            served = with_crlf(self._last + piece)[len(self._last) :]
             self._last = b"\r" if piece.endswith(b"\r") else b""
             skip = min(len(self._buffer), max(0, offset - self._start))
             self._buffer = self._buffer[skip:] + served
