@@ -6,6 +6,7 @@ for a supervisor.
 
 from __future__ import annotations
 
+import errno
 import logging
 
 from fastlisten.config import Config
@@ -39,7 +40,10 @@ def open_control_socket(
         text = str(error.strerror)
         if config.origin("server.control-socket") == "default":
             line = f"no control socket: {text}"
-            log(logger, logging.INFO, "no-control-socket", "%s", line, error=text)
+            # With `socket.reuse-port` nothing else tells of another server with the same file.
+            taken = error.errno == errno.EADDRINUSE
+            level = logging.WARNING if taken else logging.INFO
+            log(logger, level, "no-control-socket", "%s", line, error=text)
             return None
         key = "server.control-socket"
         raise StartError([SocketFailure(None, path, key, "", error.errno or 0, text)]) from None
