@@ -65,7 +65,6 @@ hostname = "mail.example.org"
 workers = {workers}
 shutdown-timeout = "1s"
 data-directory = "{directory}"
-control-socket = "{directory}/control.sock"
 
 [server.listener.bench]
 bind = "127.0.0.1:0"

@@ -19,7 +19,7 @@ from fastlisten.mail.mime.structure import Part
 from support.environment import own_environment
 from support.other_user import NOBODY, user_directory
 
-__all__ = ["DOVECOT_IMAP", "MIME", "Dovecot", "cut_off", "dovecot"]
+__all__ = ["DOVECOT_IMAP", "MIME", "Dovecot", "cut_off", "doubtful", "dovecot"]
 
 #: Where Debian's package dovecot-imapd has it.
 DOVECOT_IMAP = "/usr/lib/dovecot/imap"
@@ -140,6 +140,20 @@ def _session(configuration: Path) -> Iterator[Dovecot]:
         client.process.wait()
 
 
+def _mistakable(part: Part, around: tuple[bytes, ...] = ()) -> bool:
+    """Whether the end of a multipart is spelt like the delimiter of one around it.
+
+    ``--a--`` may be the end of one with the boundary ``a`` or begin a part of one with ``a--``. No
+    RFC says which: the inner one must not be made like this (RFC 2046 5.1.1).
+    """
+    boundary = part.parameter(b"boundary") if part.is_multipart else None
+    if boundary is not None:
+        if boundary + b"--" in around:
+            return True
+        around = (*around, boundary)
+    return any(_mistakable(child, around) for child in part.children)
+
+
 def cut_off(part: Part) -> bool:
     """Whether a delimiter ends the header of the last part in another, so that both end there.
 
@@ -149,3 +163,8 @@ def cut_off(part: Part) -> bool:
         return False
     last = part.children[-1]
     return (last.body == last.end == part.end) or any(map(cut_off, part.children))
+
+
+def doubtful(part: Part) -> bool:
+    """Whether a made-up message is left out, because Dovecot's reading is another one."""
+    return cut_off(part) or _mistakable(part)
