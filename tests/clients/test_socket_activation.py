@@ -28,14 +28,19 @@ tls.enable = false
 ACTIVATE = "systemd-socket-activate"
 
 
+def activating() -> list[str]:
+    """Return the beginning of the command, which says what it passes on of the environment."""
+    environment = clean_environment()
+    command = [ACTIVATE, "-E", f"PYTHONPATH={environment['PYTHONPATH']}"]
+    if "LD_PRELOAD" in environment:  # a sanitized build cannot be imported without it
+        command += ["-E", "LD_PRELOAD", "-E", "ASAN_OPTIONS", "-E", "PYTHONMALLOC"]
+    return command
+
+
 @contextlib.contextmanager
 def activated(directory: Path, text: str, **paths: str) -> Iterator[Program]:
     """Let systemd-socket-activate listen on a Unix socket for each name; none has a client yet."""
-    environment = clean_environment()
-    wrapper = [ACTIVATE, "-E", f"PYTHONPATH={environment['PYTHONPATH']}"]
-    # It passes on nothing else; without this a sanitized build cannot be imported.
-    if "LD_PRELOAD" in environment:
-        wrapper += ["-E", "LD_PRELOAD", "-E", "ASAN_OPTIONS", "-E", "PYTHONMALLOC"]
+    wrapper = activating()
     for path in paths.values():
         wrapper += ["-l", path]
     wrapper.append(f"--fdname={':'.join(paths)}")
@@ -134,11 +139,7 @@ def test_activated_service_is_ready_after_it_listens(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(PATIENCE)
         manager.bind(address)
-        environment = clean_environment()
-    wrapper = [ACTIVATE, "-E", f"PYTHONPATH={environment['PYTHONPATH']}"]
-    # It passes on nothing else; without this a sanitized build cannot be imported.
-    if "LD_PRELOAD" in environment:
-        wrapper += ["-E", "LD_PRELOAD", "-E", "ASAN_OPTIONS", "-E", "PYTHONMALLOC"]
+        wrapper = activating()
         wrapper += ["-E", f"NOTIFY_SOCKET={address}", "-l", path, "--fdname=one"]
         with program(tmp_path, CONFIG.format(name="one"), listeners=-1, wrapper=wrapper) as started:
             with connected(path) as client:
