@@ -125,13 +125,13 @@ def test_eager_burst_on_both_kinds_of_sockets(loop_factory: LoopFactory) -> None
                 listening(sock=bound_socket(), start=False) as shared,
                 listening(own_queue=True, start=False) as own,
             ):
-                clients.connect(own, 400)
-                clients.connect(shared, 100)
+                clients.connect(own, 300)
+                clients.connect(shared, 80)
                 own.acceptor.resume()
                 shared.acceptor.resume()
-                await eventually(lambda: own.acceptor.connections == 400)
-                await eventually(lambda: shared.acceptor.connections == 100)
-                assert engine.census()["endpoints"] == 500
+                await eventually(lambda: own.acceptor.connections == 300)
+                await eventually(lambda: shared.acceptor.connections == 80)
+                assert engine.census()["endpoints"] == 380
 
     run(loop_factory, main)
 
