@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, SupportsIndex
 
@@ -122,7 +123,7 @@ def test_work_is_linear(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parser, "MAX_PARTS", 10**9)
     made = HOSTILE[kind]
     messages = [Watched(made(n)) for n in (1500, 3000)]
-    first, second = [lines_run(lambda data=data: parse(data)) for data in messages]  # type: ignore[misc]
+    first, second = [lines_run(partial(parse, data)) for data in messages]
     assert second < 2.1 * first + 1000
     short, long = messages
     assert long.touched < 2.1 * short.touched + 1000
@@ -173,8 +174,8 @@ def test_reading_values_is_linear(kind: str) -> None:
     """The lines of Python; the regular expressions never go back over what they matched."""
     short, long = (VALUES[kind](n) for n in (4000, 8000))
     for read in READERS:
-        first = lines_run(lambda read=read: read(short))  # type: ignore[misc]
-        second = lines_run(lambda read=read: read(long))  # type: ignore[misc]
+        first = lines_run(partial(read, short))
+        second = lines_run(partial(read, long))
         assert second < 2.1 * first + 100
 
 

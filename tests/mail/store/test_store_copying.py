@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -179,11 +180,11 @@ def test_move_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("change", [copy, move])
-def test_target_that_has_been_deleted(tmp_path: Path, change: object) -> None:
+def test_target_that_has_been_deleted(tmp_path: Path, change: Callable[..., object]) -> None:
     with index_of(tmp_path) as index:
         box, work = filled(index)
         folders.delete(index, "Work")
         with pytest.raises(FolderNotFoundError):
-            change(index, box, [1], work)  # type: ignore[operator]
+            change(index, box, [1], work)
         assert len(rows_of(index, box)) == 3
         check_account(index)

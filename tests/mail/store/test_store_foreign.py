@@ -22,7 +22,7 @@ from support.mail_store import (
 )
 
 from fastlisten.mail.maildir.maildir import Maildir
-from fastlisten.mail.store import absorb, files
+from fastlisten.mail.store import absorb
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.files import Listing
 from fastlisten.mail.store.folders import status
@@ -98,7 +98,7 @@ def test_name_that_one_listing_misses_is_not_gone(
                     names.remove("2.a:2,")
                 return names
 
-            monkeypatch.setattr(files.os, "listdir", listdir)  # type: ignore[attr-defined]
+            monkeypatch.setattr(os, "listdir", listdir)
 
         missing([True, False])
         assert look(index, box, thorough=True).gone == 0
@@ -171,7 +171,7 @@ def test_directory_that_changes_while_it_is_listed_proves_nothing(
             Path(index.maildir.new, "now").write_bytes(b"x")
             return names
 
-        monkeypatch.setattr(files.os, "listdir", listdir)  # type: ignore[attr-defined]
+        monkeypatch.setattr(os, "listdir", listdir)
         assert not Listing(index.maildir).settled
 
 

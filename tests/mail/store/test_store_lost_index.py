@@ -7,6 +7,7 @@ import os
 import sqlite3
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,14 @@ def cut(root: Path) -> None:
 
 
 @pytest.mark.parametrize("lose", [delete, overwrite, cut])
-def test_lost_index(tmp_path: Path, caplog: pytest.LogCaptureFixture, lose: object) -> None:
+def test_lost_index(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lose: Callable[..., object]
+) -> None:
     with index_of(tmp_path) as index:
         fill(index)
         validity = inbox(index).uidvalidity
     assert stat.S_IMODE(os.stat(tmp_path / "index.snapshot").st_mode) == 0o600
-    lose(tmp_path)  # type: ignore[operator]
+    lose(tmp_path)
     with caplog.at_level(logging.WARNING, "fastlisten.mail"), index_of(tmp_path) as index:
         assert inbox(index).uidvalidity > validity
         for (folder,) in index.query("SELECT id FROM folder"):

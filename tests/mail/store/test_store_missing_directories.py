@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,14 @@ def test_append(tmp_path: Path, missing: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("missing", MISSING)
 @pytest.mark.parametrize("change", [copy, move])
-def test_copy_and_move(tmp_path: Path, missing: tuple[str, ...], change: object) -> None:
+def test_copy_and_move(
+    tmp_path: Path, missing: tuple[str, ...], change: Callable[..., object]
+) -> None:
     with index_of(tmp_path) as index:
         deliver(index.maildir, b"x")
         look(index, inbox(index).id)
         work = empty_folder(index, missing)
-        change(index, inbox(index).id, [1], work)  # type: ignore[operator]
+        change(index, inbox(index).id, [1], work)
         (path,) = (tmp_path / ".Work" / "cur").iterdir()
         assert path.read_bytes() == b"x"
         check_account(index)
