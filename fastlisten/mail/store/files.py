@@ -27,6 +27,7 @@ __all__ = [
     "found_in_new",
     "inspect",
     "locate",
+    "mtime_of",
     "path_of",
     "rename",
     "rename_into",
@@ -39,6 +40,9 @@ INFO_ROOM = 3 + 52
 #: Nanoseconds for which a directory's mtime may hide another change: the kernel's tick of at most
 #: 10 ms, with a margin.
 _TICK = 20_000_000
+
+#: The latest time that the index can hold, in the year 2262. Filesystems have later ones.
+_LATEST = (1 << 63) - 1
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -163,7 +167,7 @@ def times_of(box: Maildir) -> tuple[int, int]:
     times = []
     for directory in (box.new, box.cur):
         try:
-            times.append(os.stat(directory).st_mtime_ns)
+            times.append(mtime_of(os.stat(directory)))
         except FileNotFoundError:
             times.append(0)
     return times[0], times[1]
@@ -233,8 +237,13 @@ def inspect(path: str) -> Inspected | None:
     finally:
         os.close(fd)
     return Inspected(
-        status.st_size + bare, int(bare > 0), status.st_size, status.st_mtime_ns, status.st_ino
+        status.st_size + bare, int(bare > 0), status.st_size, mtime_of(status), status.st_ino
     )
+
+
+def mtime_of(status: os.stat_result) -> int:
+    """Return when a file was last written, in ns, as the index can hold it."""
+    return max(-_LATEST, min(status.st_mtime_ns, _LATEST))
 
 
 def _bare_lines(fd: int) -> int:

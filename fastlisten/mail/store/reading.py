@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 
 from fastlisten.mail.mime.sections import with_crlf
-from fastlisten.mail.store.files import Inspected, inspect, locate, path_of
+from fastlisten.mail.store.files import Inspected, inspect, locate, mtime_of, path_of
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import Facts, MessageGoneError
 from fastlisten.mail.store.pending import box_of
@@ -129,7 +129,7 @@ def open_message(index: Index, folder: int, uid: int) -> OpenMessage:
         try:
             status = os.fstat(fd)
             it = Inspected(*known)
-            now = (status.st_size, status.st_mtime_ns, status.st_ino)
+            now = (status.st_size, mtime_of(status), status.st_ino)
             if now != (it.octets, it.mtime, it.inode):
                 it = _corrected(index, email, path) or it
         except BaseException:

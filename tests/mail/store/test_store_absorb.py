@@ -20,6 +20,7 @@ from fastlisten.mail.store import absorb
 from fastlisten.mail.store.absorb import arrival_order, look
 from fastlisten.mail.store.files import inspect
 from fastlisten.mail.store.folders import status
+from fastlisten.mail.store.reading import facts
 
 
 def test_uids_follow_the_numbers_in_names(tmp_path: Path) -> None:
@@ -43,6 +44,17 @@ def test_uids_follow_the_numbers_in_names(tmp_path: Path) -> None:
 def test_arrival_order_of_any_names() -> None:
     names = ["", "a", "1", "10.a", "9.a", "9.b1", "9", "x" * 255, "1" * 255, "\u0663", "1.\u0661"]
     assert len(sorted(names, key=arrival_order)) == len(names)
+
+
+def test_time_that_the_index_cannot_hold(tmp_path: Path) -> None:
+    with index_of(tmp_path) as index:
+        for when in (1 << 34, -(1 << 31)):
+            name = deliver(index.maildir)
+            os.utime(f"{index.maildir.new}/{name}", (when, when))
+        assert look(index, inbox(index).id).arrived == 2
+        first, second = facts(index, inbox(index).id, [1, 2])
+        assert first.date == (1 << 63) // 10**9
+        assert second.date < 0
 
 
 def test_second_look_finds_nothing(tmp_path: Path) -> None:
