@@ -25,7 +25,8 @@ from typing import Any
 
 from benchmarks.build import BuildError, build
 from benchmarks.certificates import ALGORITHMS, CertificateError, make_certificates
-from benchmarks.hold_workers import ROOM, WORKER_CANDIDATES, hold_workers, meminfo
+from benchmarks.held_clients import meminfo, ping, say, shares_of
+from benchmarks.hold_workers import ROOM, WORKER_CANDIDATES, hold_workers
 from benchmarks.machine import facts
 from benchmarks.process import Load, MeasurementError, Server, end_when_told
 from benchmarks.workloads import CANDIDATES, GREETING, SOURCES, TLS_CANDIDATES
@@ -108,10 +109,6 @@ def _check_workers(parser: argparse.ArgumentParser, given: argparse.Namespace) -
         parser.error(f"a worker has room for {room:,} connections here: --workers {needed}")
 
 
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
-
-
 def _memory(servers: Sequence[Server]) -> dict[str, int]:
     """Return the total memory of the servers, and the slab memory of the whole machine."""
     weights = [server.memory() for server in servers]
@@ -150,14 +147,12 @@ def hold(connections: int, processes: int, candidate: str, tls: str = "") -> dic
     no_tls = build()
     if tls and no_tls:
         raise BuildError(no_tls)
-    shares = [
-        connections // processes + (index < connections % processes) for index in range(processes)
-    ]
+    shares = shares_of(connections, processes)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         command = _command(candidate, tls, directory)
         servers = [stack.enter_context(Server(command, None)) for _ in shares]
-        _say(f"servers: {' '.join(str(server.pid) for server in servers)}")
+        say(f"servers: {' '.join(str(server.pid) for server in servers)}")
         time.sleep(SETTLE)
         before = _memory(servers)
 
@@ -173,16 +168,11 @@ def hold(connections: int, processes: int, candidate: str, tls: str = "") -> dic
         ]
         opened = sum(load.event("open", OPENING + ANSWERING)["open"] for load in loads)
         opening = time.monotonic() - begun
-        _say(f"opened {opened:,} in {opening:.1f} s")
+        say(f"opened {opened:,} in {opening:.1f} s")
         time.sleep(SETTLE)
         resting = _memory(servers)
 
-        begun = time.monotonic()
-        for load in loads:
-            load.tell("ping")
-        answered = sum(load.event("ping", 2 * ANSWERING)["operations"] for load in loads)
-        answering = time.monotonic() - begun
-        _say(f"answered {answered:,} in {answering:.1f} s")
+        answered, answering = ping(loads, 2 * ANSWERING)
         time.sleep(SETTLE)
         after = _memory(servers)
         pids = [child.pid for child in (*servers, *loads)]
@@ -266,7 +256,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 given.connections, given.workers, given.candidate, given.descriptors
             )
     except (BuildError, CertificateError, MeasurementError, OSError) as error:
-        _say(str(error))
+        say(str(error))
         return 1
     print(json.dumps(found) if given.json else _text(found))
     return 0

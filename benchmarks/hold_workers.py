@@ -9,16 +9,16 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from benchmarks.build import build
+from benchmarks.held_clients import meminfo, ping, say, shares_of
 from benchmarks.measure import held_connections
 from benchmarks.process import Load, MeasurementError
 from benchmarks.worker_group import WorkerGroup, share
 from benchmarks.workloads import SOURCES
 
-__all__ = ["ROOM", "WORKER_CANDIDATES", "hold_workers", "meminfo"]
+__all__ = ["ROOM", "WORKER_CANDIDATES", "hold_workers"]
 
 #: The candidates to choose from.
 WORKER_CANDIDATES = {
@@ -45,19 +45,6 @@ OPENING, ANSWERING = 900, 240
 SETTLE = 2.0
 
 
-def meminfo(name: str) -> int:
-    """Return a line of /proc/meminfo in bytes."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key == name:
-            return int(value.split()[0]) * 1024
-    raise MeasurementError(f"/proc/meminfo has no {name}")
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
-
-
 def _memory(server: WorkerGroup) -> dict[str, int]:
     return {**server.memories(), "slab": meminfo("Slab")}
 
@@ -82,7 +69,6 @@ def hold_workers(
     """
     build()
     clients = -(-connections // ROOM)
-    shares = [connections // clients + (index < connections % clients) for index in range(clients)]
     module, *options = WORKER_CANDIDATES[candidate]
     command = [sys.executable, "-m", module, *options]
     if descriptors:
@@ -92,7 +78,7 @@ def hold_workers(
     options += ["--duration", str(OPENING), "--grace", str(ANSWERING)]
     with ExitStack() as stack:
         server = stack.enter_context(WorkerGroup(command, workers))
-        _say(f"servers: {' '.join(map(str, (server.serving, *server.workers)))}")
+        say(f"servers: {' '.join(map(str, (server.serving, *server.workers)))}")
         time.sleep(SETTLE)
         before = _memory(server)
 
@@ -101,7 +87,7 @@ def hold_workers(
             stack.enter_context(
                 Load("hold", server.port, None, [*options, "--connections", str(share)])
             )
-            for share in shares
+            for share in shares_of(connections, clients)
         ]
         tallies = []
         for load in loads:
@@ -109,16 +95,11 @@ def hold_workers(
             tallies.append(server.counts(opened["tally"]))
         counts = [sum(column) for column in zip(*tallies, strict=True)]
         opening = time.monotonic() - begun
-        _say(f"opened {sum(counts):,} in {opening:.1f} s")
+        say(f"opened {sum(counts):,} in {opening:.1f} s")
         time.sleep(SETTLE)
         resting = _memory(server)
 
-        begun = time.monotonic()
-        for load in loads:
-            load.tell("ping")
-        answered = sum(load.event("ping", 2 * ANSWERING)["operations"] for load in loads)
-        answering = time.monotonic() - begun
-        _say(f"answered {answered:,} in {answering:.1f} s")
+        answered, answering = ping(loads, 2 * ANSWERING)
         time.sleep(SETTLE)
         after = _memory(server)
         pids = [server.pid, server.serving, *server.workers, *(load.pid for load in loads)]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.build import ROOT
 
-__all__ = ["busy_share", "facts"]
+__all__ = ["busy_share", "facts", "field"]
 
 
 def _first_line(command: list[str]) -> str:
@@ -29,7 +29,8 @@ def _first_line(command: list[str]) -> str:
     return result.stdout.partition("\n")[0].strip() if result.returncode == 0 else ""
 
 
-def _field(path: str, name: str) -> str:
+def field(path: str, name: str) -> str:
+    """Return a field of a file of the kernel's, empty if it has none of that name."""
     for line in Path(path).read_text().splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:
@@ -57,16 +58,16 @@ def _chosen(words: str) -> str:
 
 def facts() -> dict[str, str]:
     """Return the machine, the versions and the date as text."""
-    memory = int(_field("/proc/meminfo", "MemTotal").split()[0])
+    memory = int(field("/proc/meminfo", "MemTotal").split()[0])
     hypervisor = Path("/sys/hypervisor/type")
-    virtual = hypervisor.exists() or "hypervisor" in _field("/proc/cpuinfo", "flags").split()
+    virtual = hypervisor.exists() or "hypervisor" in field("/proc/cpuinfo", "flags").split()
     huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     commit = _first_line(["git", "rev-parse", "--short=12", "HEAD"])
     if commit and _first_line(["git", "status", "--porcelain", "--", "fastlisten"]):
         commit += ", with uncommitted changes"
     found = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "processor": _field("/proc/cpuinfo", "model name") or platform.machine(),
+        "processor": field("/proc/cpuinfo", "model name") or platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))) + (", virtual machine" if virtual else ""),
         "memory": f"{memory / 1024 / 1024:.1f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
