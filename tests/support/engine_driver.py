@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastlisten.handlers.smtp.auth_exchange import refusal_of
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
-from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import OK, reply
 from fastlisten.handlers.smtp.engine.smtp_events import (
     Auth,
@@ -19,7 +19,7 @@ from fastlisten.handlers.smtp.engine.smtp_events import (
     Response,
     StartTls,
 )
-from fastlisten.handlers.smtp.sasl import Credentials, mechanism
+from fastlisten.mail.logins.sasl import Credentials, SaslError, mechanism
 from support.smtp_harness import HOSTNAME
 
 NOBODY = reply(550, "5.1.1", "No such mailbox here")
@@ -149,8 +149,8 @@ class EngineDriver:
                 return
         try:
             step = self._dialogue.step(said)
-        except Refused as error:
-            self.engine.reject(error.reply)
+        except SaslError as error:
+            self.engine.reject(refusal_of(error))
             return
         if isinstance(step, bytes):
             self.engine.challenge(step)

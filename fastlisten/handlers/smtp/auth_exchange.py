@@ -10,20 +10,26 @@ import asyncio
 from collections.abc import Callable
 
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.engine_user import EngineConnection
-from fastlisten.handlers.smtp.sasl import Credentials, mechanism
 from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.log_events import session_name
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.logins.logins import Logins, LoginsBusyError
+from fastlisten.mail.logins.sasl import Credentials, SaslError, mechanism
 
-__all__ = ["AuthExchange"]
+__all__ = ["AuthExchange", "refusal_of"]
 
 _INVALID_CREDENTIALS = reply(535, "5.7.8", "Authentication credentials invalid")
 _LOGINS_BUSY = reply(454, "4.7.0", "Temporary authentication failure; try again later")
 _INTERNAL_ERROR = reply(451, "4.3.0", "Internal error; try again later")
+
+
+def refusal_of(error: SaslError) -> bytes:
+    """Return the reply to a response that no password is verified for (RFC 4954 6)."""
+    if error.malformed:
+        return reply(501, "5.5.2", error.text)
+    return reply(535, "5.7.8", error.text)
 
 
 class AuthExchange:
@@ -70,9 +76,9 @@ class AuthExchange:
         engine = self._connection.engine
         try:
             result = self._mechanism.step(response)
-        except Refused as error:
+        except SaslError as error:
             self._ended(None)
-            engine.reject(error.reply)
+            engine.reject(refusal_of(error))
             return
         if isinstance(result, Credentials):
             self._task = asyncio.get_running_loop().create_task(self._work(result))

@@ -19,7 +19,6 @@ from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
 from fastlisten.handlers.smtp.mail_session import MailSession
 from fastlisten.handlers.smtp.pregreet import PregreetDelay
 from fastlisten.handlers.smtp.role import Role, role_by_port
-from fastlisten.handlers.smtp.sasl import MECHANISMS
 from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.handlers.smtp.settings import LMTP, SMTP
 from fastlisten.handlers.smtp.trace_fields import TraceFields
@@ -31,6 +30,7 @@ from fastlisten.mail.delivery_interface import Delivery, LoggingOwner
 from fastlisten.mail.dsn.outcome import Outcome
 from fastlisten.mail.dsn.sender import DsnSender
 from fastlisten.mail.envelope import Envelope
+from fastlisten.mail.logins.sasl import MECHANISMS
 from fastlisten.mail.relay.relay import Relay, relay_of
 from fastlisten.mail.relay.relay_delivery import RelayDelivery
 

@@ -4,6 +4,7 @@
 
 The one that keeps mail in Maildirs, with an index per account in SQLite:
 
+    open_accounts  which accounts are open, shared by their sessions
     account        implements the interface; everything below blocks, and runs in threads
       folder_state   what sessions share about a folder, and what each of them sees
     index          its connection, transactions, counter; power loss and restored copies

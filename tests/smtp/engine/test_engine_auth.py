@@ -8,16 +8,17 @@ import pytest
 from support.engine_driver import NAME, PASSWORD, WRONG, EngineDriver
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
+from fastlisten.handlers.smtp.auth_exchange import refusal_of
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.input_buffer import AUTH_LINE_LIMIT
-from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.engine.smtp_events import Auth, Goodbye, Response
-from fastlisten.handlers.smtp.sasl import (
+from fastlisten.mail.logins.sasl import (
     MECHANISMS,
     Credentials,
     LoginMechanism,
     PlainMechanism,
+    SaslError,
     mechanism,
 )
 
@@ -323,9 +324,9 @@ def test_plain_response(response: bytes, result: tuple[str, str] | int) -> None:
     if isinstance(result, tuple):
         assert PlainMechanism().step(response) == Credentials(*result)
     else:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(SaslError) as refused:
             PlainMechanism().step(response)
-        assert codes(refused.value.reply) == [result]
+        assert codes(refusal_of(refused.value)) == [result]
 
 
 @pytest.mark.parametrize("initial", [True, False])
@@ -343,9 +344,9 @@ def test_login_rejects_malformed_responses(response: bytes, named: bool) -> None
     dialogue = LoginMechanism()
     if named:
         dialogue.step(b"name")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(SaslError) as refused:
         dialogue.step(response)
-    assert codes(refused.value.reply) == [501]
+    assert codes(refusal_of(refused.value)) == [501]
 
 
 def test_mechanism_lookup_by_name() -> None:

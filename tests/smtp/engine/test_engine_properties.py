@@ -23,7 +23,7 @@ from fastlisten.handlers.smtp.engine.smtp_events import (
     Response,
     StartTls,
 )
-from fastlisten.handlers.smtp.sasl import MECHANISMS
+from fastlisten.mail.logins.sasl import MECHANISMS
 
 RIGHT = base64.b64encode(f"\0{NAME}\0{PASSWORD}".encode())
 LOGIN = base64.b64encode(NAME.encode()) + b"\r\n" + base64.b64encode(PASSWORD.encode())

@@ -17,7 +17,7 @@ from support.engine_driver import NAME, PASSWORD, EngineDriver
 from support.smtp_client import connected
 from support.smtp_harness import codes
 
-from fastlisten.handlers.smtp.sasl import MECHANISMS
+from fastlisten.mail.logins.sasl import MECHANISMS
 
 BLANKS = [b" ", b"\t", b" \t", b"\t \t ", b"\t" * 60]
 ids = pytest.mark.parametrize("blanks", BLANKS, ids=["SP", "HTAB", "both", "mixed", "many"])

@@ -34,6 +34,7 @@ __all__ = [
     "item_uid",
     "recent_response",
     "search_response",
+    "vanished_ranges_response",
     "vanished_response",
 ]
 
@@ -69,6 +70,18 @@ def vanished_response(uids: Iterable[int], *, earlier: bool = False) -> bytes:
     if not written:
         return b""
     return b"* VANISHED %b%b\r\n" % (b"(EARLIER) " if earlier else b"", written)
+
+
+def vanished_ranges_response(ranges: Iterable[tuple[int, int]]) -> bytes:
+    """VANISHED (EARLIER) of whole ranges of UIDs; nothing if there are none.
+
+    Args:
+        ranges: first and last UID of each, ascending.
+    """
+    written = b",".join(
+        [b"%d" % low if low == high else b"%d:%d" % (low, high) for low, high in ranges]
+    )
+    return b"* VANISHED (EARLIER) %b\r\n" % written if written else b""
 
 
 # --- SEARCH ---------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The SASL mechanisms that need only a user name and a password: PLAIN and LOGIN.
 
-Rules of this file: octets in, challenges and credentials out; no base64, no replies except
-refusals, no accounts. An object serves one AUTH exchange.
+Rules of this file: octets in, challenges and credentials out; no base64, no replies, no accounts.
+An object serves one exchange, of SMTP's AUTH or IMAP's AUTHENTICATE.
 
     PLAIN   RFC 4616: one response, [authzid] NUL name NUL password
     LOGIN   never standardised (draft-murchison-sasl-login), but all that some clients know: two
@@ -12,9 +12,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastlisten.handlers.smtp.engine.refusal import Refused
+from fastlisten.errors import FastlistenError
 
-__all__ = ["MECHANISMS", "Credentials", "LoginMechanism", "PlainMechanism", "mechanism"]
+__all__ = [
+    "MECHANISMS",
+    "Credentials",
+    "LoginMechanism",
+    "PlainMechanism",
+    "SaslError",
+    "mechanism",
+]
+
+
+class SaslError(FastlistenError):
+    """A response that no password is verified for.
+
+    Args:
+        text: why, for the client.
+        malformed: it is no response of the mechanism; else it asks for what nobody is allowed.
+    """
+
+    def __init__(self, text: str, *, malformed: bool) -> None:
+        super().__init__(text)
+        self.text = text
+        self.malformed = malformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +55,14 @@ def _text(octets: bytes) -> str:
     """Return a name or a password.
 
     Raises:
-        Refused: it is empty, is not UTF-8, or contains a NUL.
+        SaslError: it is empty, is not UTF-8, or contains a NUL.
     """
     try:
         text = octets.decode()
     except UnicodeDecodeError as error:
-        raise Refused(501, "5.5.2", "User name or password is not UTF-8") from error
+        raise SaslError("User name or password is not UTF-8", malformed=True) from error
     if not text or "\0" in text:
-        raise Refused(501, "5.5.2", "User name or password is empty or contains a NUL")
+        raise SaslError("User name or password is empty or contains a NUL", malformed=True)
     return text
 
 
@@ -60,19 +81,19 @@ class PlainMechanism:
             A challenge to send, or the credentials.
 
         Raises:
-            Refused: 501 for a malformed response; 535 for a client that wants to act for somebody
-                else (an authorization identity that differs from the name).
+            SaslError: the response is malformed; or the client wants to act for somebody else (an
+                authorization identity that differs from the name).
         """
         if response is None:
             return b""
         parts = response.split(b"\0")
         if len(parts) != 3:
-            raise Refused(501, "5.5.2", "Malformed PLAIN response")
+            raise SaslError("Malformed PLAIN response", malformed=True)
         authzid, name, password = parts
         credentials = Credentials(_text(name), _text(password))
         if authzid not in (b"", name):
             text = "Authorization identity must be empty or match the user name"
-            raise Refused(535, "5.7.8", text)
+            raise SaslError(text, malformed=False)
         return credentials
 
 
@@ -94,7 +115,7 @@ class LoginMechanism:
             A challenge to send, or the credentials.
 
         Raises:
-            Refused: 501 for what cannot be a name or a password.
+            SaslError: it cannot be a name or a password.
         """
         if response is None:
             return b"Username:"

@@ -1,0 +1,87 @@
+"""What a session's parts need from each other: the connection, and what a listener's share.
+
+Rules of this file: shapes, no behaviour. EngineProtocol (engine_protocol.py) is a `Connection`,
+ImapHandler (handler.py) provides `Services`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from fastlisten.handlers.base import HandlerSettings
+from fastlisten.handlers.imap.engine.engine import ImapEngine, Limits
+from fastlisten.handlers.imap.session_log import LogContext, SessionLog
+from fastlisten.mail.accounts.roster import Account as Login
+from fastlisten.mail.logins.logins import Logins
+from fastlisten.mail.store.interface import Account
+
+__all__ = ["Connection", "Services"]
+
+
+class Connection(Protocol):
+    """The connection, as the session sees it.
+
+    Attributes:
+        engine: the IMAP session.
+        session: its number in the log.
+        end_reason: why the session ended, once known.
+    """
+
+    engine: ImapEngine
+    session: int
+    end_reason: str
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport; None when the connection is lost."""
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether the client does not read what it is sent."""
+
+    def write(self) -> None:
+        """Write the engine's output."""
+
+    async def flush(self) -> None:
+        """Write the engine's output; wait until the client has read enough, and let others work."""
+
+    def resume(self) -> None:
+        """Go on after something that the session waited for."""
+
+    def abort(self, reason: str) -> None:
+        """Close the connection at once."""
+
+    def log_context(self) -> LogContext:
+        """Return what a log record says of the session."""
+
+    def log_fault(self) -> None:
+        """Log the exception that is being handled, an unexpected one."""
+
+
+class Services(Protocol):
+    """What the sessions of a listener share."""
+
+    settings: HandlerSettings
+    session_log: SessionLog
+
+    @property
+    def limits(self) -> Limits:
+        """The engine's settings."""
+
+    @property
+    def logins(self) -> Logins:
+        """Verify passwords."""
+
+    def open_account(self, login: Login) -> Account:
+        """Return the mail of an account, for one session."""
+
+    def close_account(self, login: Login) -> None:
+        """End the use by one session."""
+
+    def watch_deliveries(self, login: Login, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after deliveries to an account; return what ends that."""
+
+    def run_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that has to be done though the client has gone."""

@@ -1,0 +1,298 @@
+"""FETCH and UID FETCH.
+
+Rules of this file: which items a message's response has, and getting them with as few calls of the
+store as possible. Messages are answered in their order, some at a time: what is sent at once, and
+what is in memory, is bounded whatever a client asks for. A message that is gone is left out, and
+the session says so at the end (RFC 2180 4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fastlisten.handlers.imap.connection_interface import Connection
+from fastlisten.handlers.imap.engine.body_structure import (
+    item_body,
+    item_body_structure,
+    item_envelope,
+)
+from fastlisten.handlers.imap.engine.commands import Fetch
+from fastlisten.handlers.imap.engine.fetch_items import FetchItem, Section
+from fastlisten.handlers.imap.engine.message_responses import (
+    fetch_flags_modseq_responses,
+    fetch_flags_responses,
+    fetch_response,
+    fetch_uid_flags_modseq_responses,
+    fetch_uid_flags_responses,
+    item_email_id,
+    item_flags,
+    item_internal_date,
+    item_literal_head,
+    item_modseq,
+    item_section,
+    item_size,
+    item_thread_id,
+    item_uid,
+)
+from fastlisten.handlers.imap.message_content import PIECE, Body, MessageContent
+from fastlisten.handlers.imap.message_sets import slices_of
+from fastlisten.handlers.imap.rejection import BrokenOffError
+from fastlisten.handlers.imap.selected_mailbox import SelectedMailbox
+from fastlisten.handlers.imap.vanished import vanished_earlier
+from fastlisten.mail.mime.structure import Envelope, Part
+from fastlisten.mail.store.interface import (
+    Facts,
+    Flag,
+    MessageGoneError,
+    MessageState,
+    StoreError,
+    StoreMode,
+    StoreUnavailableError,
+)
+
+__all__ = ["fetch"]
+
+#: Messages whose flags are written at once: some 40 kB, 0.5 ms.
+FLAGS_AT_ONCE = 1000
+
+#: Messages that the store is asked about at once.
+FACTS_AT_ONCE = 200
+
+#: Messages that become seen at once.
+SEEN_AT_ONCE = 50
+
+_FLAG_ITEMS: frozenset[FetchItem] = frozenset({"FLAGS", "MODSEQ", "UID"})
+_STRUCTURED: dict[FetchItem, Callable[[Part], bytes]] = {
+    "BODY": item_body,
+    "BODYSTRUCTURE": item_body_structure,
+    "ENVELOPE": lambda root: item_envelope(root.envelope or Envelope()),
+}
+_FACTS: frozenset[FetchItem] = frozenset(
+    {"BODY", "BODYSTRUCTURE", "EMAILID", "ENVELOPE", "INTERNALDATE", "RFC822.SIZE"}
+)
+
+
+async def fetch(command: Fetch, mailbox: SelectedMailbox, connection: Connection) -> bool:
+    """Carry out FETCH but for its tagged response.
+
+    Returns:
+        Whether all messages that were asked for have been there.
+
+    Raises:
+        Rejected: a message number is not in use.
+        StoreError: the store cannot do it.
+        BrokenOffError: a response has been sent in part, and cannot be completed.
+    """
+    places = mailbox.places(command.messages, uid=command.uid)
+    if command.vanished and command.changed_since is not None:
+        folder = mailbox.folder
+        changes = await folder.changes(command.changed_since)
+        connection.engine.send(
+            vanished_earlier(changes, folder.uids(), command.messages, mailbox.saved)
+        )
+    work = _Fetch(command, mailbox, connection)
+    if _FLAG_ITEMS.issuperset(command.items) and "FLAGS" in command.items:
+        await work.answer_flags(places)
+    else:
+        await work.answer(places)
+    return not work.missing
+
+
+class _Fetch:
+    """One command.
+
+    Attributes:
+        missing: a message was not there any more.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_facts",
+        "_folder",
+        "_items",
+        "_mailbox",
+        "_marks_seen",
+        "_since",
+        "missing",
+    )
+
+    def __init__(self, command: Fetch, mailbox: SelectedMailbox, connection: Connection) -> None:
+        self._mailbox = mailbox
+        self._folder = mailbox.folder
+        self._connection = connection
+        self._items = command.items
+        self._since = command.changed_since
+        self._facts = any(
+            item in _FACTS or (isinstance(item, Section) and item.part) for item in command.items
+        )
+        self._marks_seen = not self._folder.read_only and any(
+            isinstance(item, Section) and not item.peek for item in command.items
+        )
+        self.missing = False
+
+    def _states(self, piece: Sequence[tuple[int, int]]) -> list[tuple[int, MessageState]]:
+        """Return the messages that are to be answered, with their numbers."""
+        state_of, since = self._folder.state, self._since
+        found = []
+        for number, uid in piece:
+            try:
+                state = state_of(uid)
+            except MessageGoneError:
+                self.missing = True
+                continue
+            if since is None or state.modseq > since:
+                found.append((number, state))
+        return found
+
+    async def answer_flags(self, places: Sequence[range]) -> None:
+        """Answer FETCH of flags, and perhaps UIDs and modification sequences."""
+        engine, mailbox = self._connection.engine, self._mailbox
+        with_uid, with_modseq = "UID" in self._items, "MODSEQ" in self._items
+        flags_of = mailbox.flags_of
+        for piece in slices_of(places, self._folder.uids(), FLAGS_AT_ONCE):
+            states = self._states(piece)
+            # Apart, because new keywords are said while flags are written.
+            rows = [(number, one.uid, flags_of(one), one.modseq) for number, one in states]
+            if with_uid and with_modseq:
+                engine.send(fetch_uid_flags_modseq_responses(rows))
+            elif with_uid:
+                engine.send(fetch_uid_flags_responses([(n, u, f) for n, u, f, _ in rows]))
+            elif with_modseq:
+                engine.send(fetch_flags_modseq_responses([(n, f, m) for n, _, f, m in rows]))
+            else:
+                engine.send(fetch_flags_responses([(n, f) for n, _, f, _ in rows]))
+            await self._connection.flush()
+
+    async def answer(self, places: Sequence[range]) -> None:
+        """Answer any other."""
+        size = SEEN_AT_ONCE if self._marks_seen else FACTS_AT_ONCE
+        for piece in slices_of(places, self._folder.uids(), size):
+            states = self._states(piece)
+            facts: dict[int, Facts] = {}
+            if self._facts:
+                known = await self._folder.facts([one.uid for _, one in states])
+                facts = {one.uid: one for one in known}
+            seen = await self._mark_seen(states) if self._marks_seen else {}
+            for number, state in states:
+                if self._facts and state.uid not in facts:
+                    self.missing = True
+                    continue
+                changed = seen.get(state.uid)
+                content = MessageContent(self._folder, state.uid, facts.get(state.uid))
+                try:
+                    await self._message(
+                        number, changed or state, content, facts.get(state.uid), changed is not None
+                    )
+                except MessageGoneError:
+                    self.missing = True
+                finally:
+                    content.close()
+                await self._connection.flush()
+
+    async def _mark_seen(
+        self, states: Sequence[tuple[int, MessageState]]
+    ) -> dict[int, MessageState]:
+        r"""Set \Seen where it is missing (RFC 3501 6.4.5); return what has changed."""
+        unseen = [one.uid for _, one in states if not one.flags & Flag.SEEN]
+        if not unseen:
+            return {}
+        stored = await self._folder.store(unseen, StoreMode.ADD, Flag.SEEN)
+        self._mailbox.note_told(stored.changed)
+        return {one.uid: one for one in stored.changed}
+
+    async def _message(
+        self,
+        number: int,
+        state: MessageState,
+        content: MessageContent,
+        facts: Facts | None,
+        changed: bool,
+    ) -> None:
+        """Answer one message.
+
+        Raises:
+            MessageGoneError: it is gone, and nothing has been sent of it.
+            BrokenOffError: something has.
+        """
+        engine = self._connection.engine
+        flags = self._mailbox.flags_of(state)
+        begun = b"* %d FETCH (" % number
+        ready: list[bytes] = []
+        sent = False
+        for item in self._items:
+            if isinstance(item, Section):
+                try:
+                    body = await content.body(item)
+                    if body is None or body.size <= PIECE:
+                        octets = None if body is None else await content.read(body)
+                        if body is not None and octets is not None and len(octets) < body.size:
+                            raise StoreUnavailableError("Message has become shorter")
+                        ready.append(item_section(item.label, octets))
+                        continue
+                    # A long one is not kept in memory.
+                    ready.append(item_literal_head(item.label, body.size))
+                    engine.send(begun + b" ".join(ready))
+                    begun, ready, sent = b"", [], True
+                    await self._stream(content, body)
+                    # What follows is separated from it by a blank.
+                    ready.append(b"")
+                except StoreError as error:
+                    if sent:
+                        raise BrokenOffError from error
+                    raise
+            elif item in _STRUCTURED:
+                try:
+                    ready.append(_STRUCTURED[item](await content.structure()))
+                except StoreError as error:
+                    if sent:
+                        raise BrokenOffError from error
+                    raise
+            else:
+                ready.append(self._plain(item, state, facts, flags))
+        if changed:
+            if "FLAGS" not in self._items:
+                ready.append(item_flags(flags))
+            if "MODSEQ" not in self._items and engine.condstore:
+                ready.append(item_modseq(state.modseq))
+        if sent:
+            engine.send(b" ".join(ready) + b")\r\n")
+        else:
+            engine.send(fetch_response(number, ready))
+
+    def _plain(
+        self, item: FetchItem, state: MessageState, facts: Facts | None, flags: bytes
+    ) -> bytes:
+        """Return an item that needs nothing of the message's content."""
+        if item == "UID":
+            return item_uid(state.uid)
+        if item == "FLAGS":
+            return item_flags(flags)
+        if item == "MODSEQ":
+            return item_modseq(state.modseq)
+        if item == "THREADID":
+            return item_thread_id(None)
+        assert facts is not None
+        if item == "RFC822.SIZE":
+            return item_size(facts.size)
+        if item == "INTERNALDATE":
+            return item_internal_date(facts.date)
+        assert item == "EMAILID"
+        return item_email_id(facts.email_id)
+
+    async def _stream(self, content: MessageContent, body: Body) -> None:
+        """Send octets as they are read.
+
+        Raises:
+            BrokenOffError: there are fewer than have been announced.
+        """
+        engine, left = self._connection.engine, body.size
+        try:
+            async for piece in content.pieces(body):
+                # As write_literal has it.
+                engine.send(piece.replace(b"\0", b"\x80") if b"\0" in piece else piece)
+                left -= len(piece)
+                await self._connection.flush()
+        except StoreError as error:
+            raise BrokenOffError from error
+        if left:
+            raise BrokenOffError

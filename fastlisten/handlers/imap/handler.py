@@ -1,0 +1,186 @@
+"""The imap handler: what all connections of a listener share.
+
+Rules of this file: the bytes that the native core sends (greeting, refusals, farewells), the
+engine's limits, and whose mail is read where. What happens on a connection is in
+engine_protocol.py and session.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar
+
+from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
+from fastlisten.handlers.imap.capabilities import before_login
+from fastlisten.handlers.imap.engine import response_codes as codes
+from fastlisten.handlers.imap.engine.engine import Limits
+from fastlisten.handlers.imap.engine.status_responses import status
+from fastlisten.handlers.imap.engine_protocol import EngineProtocol
+from fastlisten.handlers.imap.session import Session
+from fastlisten.handlers.imap.session_log import SessionLog
+from fastlisten.handlers.imap.settings import IMAP
+from fastlisten.mail.accounts import passwords
+from fastlisten.mail.accounts.roster import Account as Login
+from fastlisten.mail.counts import Counts
+from fastlisten.mail.delivery.post_office import PostOffice
+from fastlisten.mail.logins.logins import Logins
+from fastlisten.mail.logins.sasl import MECHANISMS
+from fastlisten.mail.store.interface import Account
+from fastlisten.mail.store.open_accounts import OpenAccounts
+
+__all__ = ["ImapHandler"]
+
+
+class ImapHandler(Handler):
+    """IMAP for one listener (RFC 3501); implements `Services`.
+
+    A subclass that overrides `open_account` and `close_account` serves mail from another store.
+
+    Attributes:
+        counts: the counters of the listener's sessions.
+        session_log: their log.
+
+    Raises:
+        SettingError: passwords cannot be verified, because a package is missing.
+    """
+
+    name: ClassVar[str] = IMAP.name
+    default_port: ClassVar[int] = IMAP.port
+    default_tls_port: ClassVar[int] = IMAP.tls_port
+    server_speaks_first: ClassVar[bool] = IMAP.server_speaks_first
+    starttls: ClassVar[bool] = bool(IMAP.starttls)
+    lazy: ClassVar[bool] = True
+    options = IMAP.options
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        super().__init__(settings)
+        if not passwords.available():
+            message = (
+                "users cannot log in without the package argon2-cffi: "
+                'pip install "fastlisten[auth]"'
+            )
+            raise SettingError("protocol", message)
+        self.counts: Counts = settings.kept.setdefault("counts", Counts())
+        self.session_log = SessionLog(settings.listener, self.counts)
+        self._office: PostOffice | None = None
+        self._accounts: OpenAccounts | None = None
+        self._unfinished: set[asyncio.Task[None]] = set()
+
+    # --- what the native core sends -----------------------------------------------------------
+
+    @property
+    def greeting(self) -> bytes:  # type: ignore[override]
+        """The greeting, with what a client can do before login."""
+        settings, limits = self.settings, self.limits
+        names = before_login(
+            limits.mechanisms, encrypted=settings.tls_implicit, starttls=limits.starttls
+        )
+        text = f"{settings.hostname} {settings.greeting or 'ready.'}"
+        return status(b"*", b"OK", text, codes.capability(names))
+
+    def refusal(self, reason: Reason) -> bytes:
+        """Return what a rejected client is told (RFC 3501 7.1.5, RFC 5530)."""
+        code, text = {
+            Reason.LIMIT: (codes.UNAVAILABLE, "Too many connections; try again later"),
+            Reason.OVERLOAD: (codes.UNAVAILABLE, "Server busy; try again later"),
+            Reason.RATE: (
+                codes.LIMIT,
+                "Too many connections from your address; try again later",
+            ),
+            Reason.ADDRESS: (codes.LIMIT, "Too many connections from your address"),
+            Reason.DENIED: (codes.NOPERM, "Client host rejected: Access denied"),
+        }.get(reason, (codes.UNAVAILABLE, "Try again later"))
+        return status(b"*", b"BYE", text, code)
+
+    def farewell(self, reason: Reason) -> bytes:
+        """Return that with which the server ends a session."""
+        if reason in (Reason.IDLE, Reason.FIRST_BYTE):
+            return status(b"*", b"BYE", "Disconnected for inactivity.")
+        return status(b"*", b"BYE", "Server shutting down.", codes.UNAVAILABLE)
+
+    # --- connections --------------------------------------------------------------------------
+
+    @functools.cached_property
+    def limits(self) -> Limits:
+        """The settings of every connection's engine; made for the first connection."""
+        settings = self.settings
+        return Limits(
+            starttls=settings.tls is not None and not settings.tls_implicit,
+            mechanisms=MECHANISMS,
+        )
+
+    def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
+        """Return the protocol object for one connection."""
+        return EngineProtocol(Session(self, info))
+
+    @property
+    def office(self) -> PostOffice:
+        """Who has mail here.
+
+        Raises:
+            RuntimeError: the handler has not been started.
+        """
+        if self._office is None:
+            raise RuntimeError("the handler has not been started")
+        return self._office
+
+    @property
+    def logins(self) -> Logins:
+        """Verify passwords."""
+        return self.office.logins
+
+    def open_account(self, login: Login) -> Account:
+        """Return the mail of an account, for one session."""
+        assert self._accounts is not None
+        return self._accounts.acquire(self.office.maildir(login).path)
+
+    def close_account(self, login: Login) -> None:
+        """End the use by one session."""
+        assert self._accounts is not None
+        self._accounts.release(self.office.maildir(login).path)
+
+    def watch_deliveries(self, login: Login, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after deliveries to an account by this process."""
+        return self.office.subscribe(login.name, lambda _: callback())
+
+    def run_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that has to be done though the client has gone."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+
+    # --- start and stop -----------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the post office and read the accounts.
+
+        Raises:
+            ValueError: there is no data directory to read from.
+        """
+        if not self.settings.data_directory:
+            raise ValueError(f"the {self.name} handler needs a data directory")
+        office = PostOffice.enter(
+            self.settings.data_directory, self.settings.extra.get("accounts", "")
+        )
+        self._office = office
+        try:
+            self._accounts = OpenAccounts.enter(str(office.mail))
+            if not office.accounts.current():
+                await asyncio.to_thread(office.accounts.reload)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Close what is open when all sessions have ended."""
+        self.session_log.close()
+        while self._unfinished:
+            await asyncio.wait(self._unfinished)
+        accounts, self._accounts = self._accounts, None
+        if accounts is not None:
+            await accounts.leave()
+        office, self._office = self._office, None
+        if office is not None:
+            await asyncio.to_thread(office.leave)

@@ -1,0 +1,187 @@
+"""Commands about mailboxes that need none to be selected: LIST, LSUB, STATUS, CREATE and so on.
+
+Rules of this file: from a command and the store's answers to responses. The tagged response is the
+session's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fastlisten.handlers.imap.engine import response_codes as codes
+from fastlisten.handlers.imap.engine.commands import Create, List, Lsub
+from fastlisten.handlers.imap.engine.mailbox_responses import (
+    list_response,
+    lsub_response,
+    status_response,
+)
+from fastlisten.handlers.imap.list_matching import matcher
+from fastlisten.handlers.imap.rejection import Rejected
+from fastlisten.mail.store.interface import (
+    Account,
+    FolderNotFoundError,
+    FolderRefusedError,
+    Listed,
+)
+
+__all__ = ["create", "list_mailboxes", "list_subscribed", "status_of"]
+
+#: Special uses that a mailbox can have (RFC 6154). ``All`` and ``Flagged`` are views of other
+#: mailboxes' messages, which the store does not have.
+_ROLES = frozenset({"Archive", "Drafts", "Junk", "Sent", "Trash"})
+
+SEPARATOR = "/"
+
+
+# --- STATUS ---------------------------------------------------------------------------------------
+
+
+async def status_of(
+    account: Account, name: str, items: Sequence[str], max_message_size: int
+) -> bytes:
+    """Return the response to STATUS.
+
+    Args:
+        account: whose.
+        name: of the mailbox.
+        items: what is asked for.
+        max_message_size: APPENDLIMIT.
+
+    Raises:
+        Rejected: an item is not known.
+        StoreError: there is no such mailbox, or it cannot be read.
+    """
+    if "DELETED-STORAGE" in items:  # which belongs to quotas
+        raise Rejected("Unknown status item DELETED-STORAGE", bad=True)
+    it = await account.status(name)
+    values: dict[str, int | str | None] = {
+        "MESSAGES": it.messages,
+        "RECENT": it.recent,
+        "UIDNEXT": it.uidnext,
+        "UIDVALIDITY": it.uidvalidity,
+        "UNSEEN": it.unseen,
+        "DELETED": it.deleted,
+        "SIZE": it.size,
+        "HIGHESTMODSEQ": it.highestmodseq,
+        "MAILBOXID": it.mailbox_id,
+        "APPENDLIMIT": max_message_size,
+    }
+    return status_response(name, {item: values[item] for item in items})
+
+
+# --- CREATE ---------------------------------------------------------------------------------------
+
+
+async def create(account: Account, command: Create) -> bytes:
+    """Make a mailbox; return the response code that names it (RFC 8474 4.1).
+
+    Raises:
+        Rejected: it cannot have that special use.
+        StoreError: it cannot be made.
+    """
+    roles = command.roles
+    if len(roles) > 1 or not _ROLES.issuperset(roles):
+        raise Rejected("Special use is not supported", codes.USEATTR)
+    # RFC 3501 6.3.3: a separator at the end says that there will be mailboxes below it.
+    name = command.mailbox.removesuffix(SEPARATOR)
+    if not name:
+        raise FolderRefusedError("Invalid mailbox name")
+    await account.create(name, roles[0] if roles else "")
+    return codes.mailbox_id((await account.status(name)).mailbox_id)
+
+
+# --- LIST -----------------------------------------------------------------------------------------
+
+
+def _above(names: Iterable[str]) -> set[str]:
+    """Return all names that are above some names."""
+    found = set()
+    for name in names:
+        end = name.rfind(SEPARATOR)
+        while end > 0 and name[:end] not in found:
+            found.add(name[:end])
+            end = name.rfind(SEPARATOR, 0, end)
+    return found
+
+
+async def list_mailboxes(account: Account, command: List, max_message_size: int) -> bytes:
+    """Return the responses to LIST, with those of STATUS if they are asked for.
+
+    Raises:
+        Rejected: RECURSIVEMATCH is alone (RFC 5258 3), or a status item is not known.
+        StoreError: mailboxes cannot be read.
+    """
+    select, returns = command.select, command.returns
+    if "RECURSIVEMATCH" in select and not select & {"SUBSCRIBED", "SPECIAL-USE"}:
+        raise Rejected("RECURSIVEMATCH needs another selection option", bad=True)
+    if command.patterns == ("",) and not command.extended:
+        return list_response("", ("\\Noselect",))
+    listed = await account.folders()
+    matches = matcher(tuple(command.reference + pattern for pattern in command.patterns))
+    with_children = _above(one.name for one in listed if one.exists)
+
+    def fits(one: Listed) -> bool:
+        return ("SUBSCRIBED" not in select or one.subscribed) and (
+            "SPECIAL-USE" not in select or bool(one.role)
+        )
+
+    chosen = {one.name for one in listed if fits(one)}
+    hidden: set[str] = set()  # above mailboxes that are chosen, but not listed
+    below: set[str] = set()
+    if "RECURSIVEMATCH" in select:
+        below = _above(chosen)
+        hidden = _above(name for name in chosen if not matches(name))
+    responses = []
+    for one in listed:
+        name = one.name
+        if not matches(name):
+            continue
+        there = one.exists or name in with_children
+        if name in chosen:
+            if not ("SUBSCRIBED" in select or there):
+                continue
+        elif name not in hidden:
+            continue
+        attributes = _attributes(one, command, has_children=name in with_children)
+        responses.append(list_response(name, attributes, subscribed_children=name in below))
+        if "STATUS" in returns and one.exists:
+            try:
+                status = await status_of(account, name, command.status, max_message_size)
+            except FolderNotFoundError:  # deleted meanwhile
+                continue
+            responses.append(status)
+    return b"".join(responses)
+
+
+def _attributes(one: Listed, command: List, *, has_children: bool) -> list[str]:
+    attributes = []
+    if not one.exists:
+        attributes.append("\\NonExistent" if command.extended else "\\Noselect")
+    if one.subscribed and ("SUBSCRIBED" in command.select or "SUBSCRIBED" in command.returns):
+        attributes.append("\\Subscribed")
+    attributes.append("\\HasChildren" if has_children else "\\HasNoChildren")
+    if one.role:
+        attributes.append(f"\\{one.role}")
+    return attributes
+
+
+async def list_subscribed(account: Account, command: Lsub) -> bytes:
+    r"""Return the responses to LSUB.
+
+    A name that is only above subscribed ones is said, as ``\Noselect``, where ``%`` hides those
+    (RFC 3501 6.3.9).
+
+    Raises:
+        StoreError: subscriptions cannot be read.
+    """
+    if not command.pattern:
+        return lsub_response("", ("\\Noselect",))
+    listed = await account.folders()
+    matches = matcher((command.reference + command.pattern,))
+    subscribed = {one.name for one in listed if one.subscribed}
+    hidden = _above(name for name in subscribed if not matches(name))
+    return b"".join(
+        lsub_response(name, () if name in subscribed else ("\\Noselect",))
+        for name in sorted(subscribed | hidden)
+        if matches(name)
+    )

@@ -1,0 +1,132 @@
+"""Commands that change messages of the selected mailbox: STORE, EXPUNGE, COPY and MOVE.
+
+Rules of this file: from a command to the store and back to responses. What else has happened in
+the mailbox, and the tagged response, are the session's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastlisten.handlers.imap.connection_interface import Connection
+from fastlisten.handlers.imap.engine import response_codes as codes
+from fastlisten.handlers.imap.engine.commands import Copy, Expunge, Move, Store
+from fastlisten.handlers.imap.engine.message_responses import (
+    fetch_response,
+    item_modseq,
+    item_uid,
+)
+from fastlisten.handlers.imap.engine.status_responses import status
+from fastlisten.handlers.imap.message_flags import split_flags
+from fastlisten.handlers.imap.message_sets import place_of, uids_of
+from fastlisten.handlers.imap.rejection import Rejected
+from fastlisten.handlers.imap.selected_mailbox import SelectedMailbox
+from fastlisten.mail.store.interface import Copied, MessageGoneError, MessageState, StoreMode
+
+__all__ = ["copy", "expunge", "move", "store"]
+
+_MODES = {"+": StoreMode.ADD, "-": StoreMode.REMOVE, "=": StoreMode.SET}
+
+
+async def store(command: Store, mailbox: SelectedMailbox, connection: Connection) -> bytes:
+    """Carry out STORE; return the response code, MODIFIED or none.
+
+    Raises:
+        Rejected: the mailbox is read-only, a number is not in use, or a flag cannot be stored.
+        StoreError: the store cannot do it.
+    """
+    folder = mailbox.writable()
+    uids = uids_of(mailbox.places(command.messages, uid=command.uid), folder.uids())
+    flags, keywords = split_flags(command.flags)
+    try:
+        stored = await folder.store(
+            uids, _MODES[command.mode], flags, keywords, command.unchanged_since
+        )
+    except ValueError as error:
+        raise Rejected("Invalid flag", codes.CANNOT) from error
+    mailbox.note_told(stored.changed)
+    if not command.silent:
+        changed = {one.uid: one for one in stored.changed}
+        kept = set(stored.modified)
+        states = []
+        for uid in uids:
+            if uid in kept:
+                continue
+            try:
+                # A message that had these flags before is answered too: clients wait for that.
+                states.append(changed.get(uid) or folder.state(uid))
+            except MessageGoneError:
+                continue
+        mailbox.say_changed(states, uid=command.uid)
+    elif connection.engine.condstore:
+        _say_modseqs(stored.changed, mailbox, connection, uid=command.uid)
+    if not stored.modified:
+        return b""
+    if command.uid:
+        return codes.modified(stored.modified)
+    mine = folder.uids()
+    places = [place_of(uid, mine) for uid in stored.modified]
+    return codes.modified([place + 1 for place in places if place >= 0])
+
+
+def _say_modseqs(
+    states: Sequence[MessageState],
+    mailbox: SelectedMailbox,
+    connection: Connection,
+    *,
+    uid: bool,
+) -> None:
+    """Say MODSEQ alone: a client that knows the flags has to learn it (RFC 7162 3.1.3)."""
+    engine, mine = connection.engine, mailbox.folder.uids()
+    uid = uid or "QRESYNC" in engine.enabled
+    for one in states:
+        place = place_of(one.uid, mine)
+        if place >= 0:
+            items = [item_uid(one.uid)] if uid else []
+            engine.send(fetch_response(place + 1, [*items, item_modseq(one.modseq)]))
+
+
+async def expunge(command: Expunge, mailbox: SelectedMailbox) -> None:
+    """Carry out EXPUNGE; the messages are said to be gone afterwards.
+
+    Raises:
+        Rejected: the mailbox is read-only.
+        StoreError: the store cannot do it.
+    """
+    folder = mailbox.writable()
+    if command.uids is None:
+        await folder.expunge()
+    else:
+        await folder.expunge(uids_of(mailbox.places(command.uids, uid=True), folder.uids()))
+
+
+async def copy(command: Copy, mailbox: SelectedMailbox) -> bytes:
+    """Carry out COPY; return the response code, COPYUID or none.
+
+    Raises:
+        Rejected: a number is not in use.
+        StoreError: the store cannot do it.
+    """
+    folder = mailbox.folder
+    uids = uids_of(mailbox.places(command.messages, uid=command.uid), folder.uids())
+    return _copied(await folder.copy(uids, command.mailbox))
+
+
+async def move(command: Move, mailbox: SelectedMailbox, connection: Connection) -> None:
+    """Carry out MOVE; say COPYUID (RFC 6851 4.3).
+
+    Raises:
+        Rejected: the mailbox is read-only, or a number is not in use.
+        StoreError: the store cannot do it.
+    """
+    folder = mailbox.writable()
+    uids = uids_of(mailbox.places(command.messages, uid=command.uid), folder.uids())
+    code = _copied(await folder.move(uids, command.mailbox))
+    if code:
+        connection.engine.send(status(b"*", b"OK", "Moved UIDs.", code))
+
+
+def _copied(copied: Copied) -> bytes:
+    if not copied.sources:
+        return b""
+    return codes.copy_uid(copied.uidvalidity, copied.sources, copied.targets)

@@ -1,0 +1,301 @@
+"""SEARCH and UID SEARCH: which messages a tree of keys finds.
+
+Rules of this file: sets of UIDs. A key gets the messages that are still in question and returns
+those that it finds, so that in a conjunction the keys that cost little come first, and messages
+are read only if everything else about them fits:
+
+    0  flags, numbers, modification sequences: from memory
+    1  sizes, dates, ids: one question to the store for many messages
+    2  header fields: the header of each message is read
+    3  text: the message is read and decoded
+
+Messages that are gone are not found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+
+from fastlisten.handlers.imap.connection_interface import Connection
+from fastlisten.handlers.imap.engine.commands import Search
+from fastlisten.handlers.imap.engine.message_responses import esearch_response, search_response
+from fastlisten.handlers.imap.engine.search_keys import (
+    And,
+    Dated,
+    FieldText,
+    Flagged,
+    Identified,
+    ModSeq,
+    Not,
+    Numbered,
+    Or,
+    Recent,
+    SearchKey,
+    Sized,
+    Text,
+    Within,
+)
+from fastlisten.handlers.imap.message_content import MessageContent
+from fastlisten.handlers.imap.message_flags import has_flag
+from fastlisten.handlers.imap.message_sets import place_of, places_of, uids_of
+from fastlisten.handlers.imap.selected_mailbox import SelectedMailbox
+from fastlisten.mail.mime.header_fields import fields, unfold
+from fastlisten.mail.mime.sent_date import parse_date
+from fastlisten.mail.mime.structure import Part
+from fastlisten.mail.mime.text import body_contains, field_contains, fold, text_contains
+from fastlisten.mail.store.interface import Facts, MessageGoneError, MessageState
+
+__all__ = ["search"]
+
+#: Messages that are looked at, from memory, before others get their turn: 2 ms.
+_AT_ONCE = 2000
+
+#: Messages that the store is asked about at once.
+_FACTS_AT_ONCE = 500
+
+#: Messages with more octets are searched in a thread.
+_LARGE = 65_536
+
+
+async def search(command: Search, mailbox: SelectedMailbox, connection: Connection) -> None:
+    """Carry out SEARCH but for its tagged response.
+
+    Raises:
+        StoreError: the store cannot do it.
+    """
+    engine, folder = connection.engine, mailbox.folder
+    save = command.returns is not None and "SAVE" in command.returns
+    if save:
+        # RFC 5182 2.1: if it fails, nothing is saved. The keys may still refer to what was.
+        saved, mailbox.saved = mailbox.saved, ()
+    else:
+        saved = mailbox.saved
+    found = await _Search(mailbox, connection, saved).run(command.key)
+    returned = _returned(found, command.returns)
+    if save:
+        mailbox.saved = returned
+    modseq = None
+    if command.modseq:
+        modseq = max((state.modseq for state in _states(mailbox, returned)), default=None)
+    uids = folder.uids()
+    numbers = found if command.uid else [place_of(uid, uids) + 1 for uid in found]
+    if command.returns is None:
+        engine.send(search_response(numbers, modseq))
+    else:
+        engine.send(
+            esearch_response(engine.tag, numbers, command.returns, uid=command.uid, modseq=modseq)
+        )
+
+
+def _returned(found: list[int], returns: frozenset[str] | None) -> list[int]:
+    """Return what is saved, and whose modification sequences count (RFC 5182 2.4, RFC 4731 3.2)."""
+    if returns is None or not found or returns & {"ALL", "COUNT"} or not returns & {"MIN", "MAX"}:
+        return found
+    ends = []
+    if "MIN" in returns:
+        ends.append(found[0])
+    if "MAX" in returns and found[-1:] != ends:
+        ends.append(found[-1])
+    return ends
+
+
+def _states(mailbox: SelectedMailbox, uids: Sequence[int]) -> list[MessageState]:
+    states = []
+    for uid in uids:
+        try:
+            states.append(mailbox.folder.state(uid))
+        except MessageGoneError:
+            continue
+    return states
+
+
+def _cost(key: SearchKey) -> int:
+    """Return how much it costs to know of a message whether a key finds it."""
+    if isinstance(key, And):
+        return max(map(_cost, key.keys), default=0)
+    if isinstance(key, Or):
+        return max(_cost(key.first), _cost(key.second))
+    if isinstance(key, Not):
+        return _cost(key.key)
+    if isinstance(key, Text):
+        return 3
+    if isinstance(key, FieldText):
+        return 2
+    if isinstance(key, Dated):
+        return 2 if key.sent else 1
+    return 1 if isinstance(key, Sized | Within | Identified) else 0
+
+
+class _Search:
+    """One search."""
+
+    __slots__ = ("_connection", "_facts", "_folder", "_mailbox", "_now", "_saved")
+
+    def __init__(
+        self, mailbox: SelectedMailbox, connection: Connection, saved: Sequence[int]
+    ) -> None:
+        self._mailbox = mailbox
+        self._folder = mailbox.folder
+        self._connection = connection
+        self._saved = saved
+        self._facts: dict[int, Facts] = {}
+        self._now = time.time()
+
+    async def run(self, key: SearchKey) -> list[int]:
+        """Return what a key finds, ascending."""
+        found = await self.find(key, list(self._folder.uids()))
+        # Messages that are gone, but not yet told, may be among them.
+        return await self._by_state(lambda _: True, found)
+
+    async def find(self, key: SearchKey, uids: list[int]) -> list[int]:
+        """Return those of some messages that a key finds; both ascending."""
+        if not uids:
+            return []
+        if isinstance(key, And):
+            for one in sorted(key.keys, key=_cost):
+                uids = await self.find(one, uids)
+            return uids
+        if isinstance(key, Or):
+            first, second = sorted((key.first, key.second), key=_cost)
+            found = set(await self.find(first, uids))
+            found.update(await self.find(second, [uid for uid in uids if uid not in found]))
+            return [uid for uid in uids if uid in found]
+        if isinstance(key, Not):
+            without = set(await self.find(key.key, uids))
+            return [uid for uid in uids if uid not in without]
+        if isinstance(key, Numbered):
+            mine = self._folder.uids()
+            places = places_of(key.messages, mine, self._saved, uid=key.uid)
+            named = set(uids_of(places, mine))
+            return [uid for uid in uids if uid in named]
+        if isinstance(key, Recent):
+            return [uid for uid in uids if self._mailbox.is_recent(uid)]
+        if isinstance(key, Flagged):
+            flag = key.flag
+            return await self._by_state(lambda state: has_flag(state, flag), uids)
+        if isinstance(key, ModSeq):
+            modseq = key.modseq
+            return await self._by_state(lambda state: state.modseq >= modseq, uids)
+        if isinstance(key, Text):
+            return await self._by_text(key, uids)
+        if isinstance(key, FieldText) or (isinstance(key, Dated) and key.sent):
+            return await self._by_header(_of_header(key), uids)
+        return await self._by_facts(self._of_facts(key), uids)
+
+    # --- from memory --------------------------------------------------------------------------
+
+    async def _by_state(
+        self, matches: Callable[[MessageState], bool], uids: list[int]
+    ) -> list[int]:
+        state_of = self._folder.state
+        found = []
+        for start in range(0, len(uids), _AT_ONCE):
+            if start:
+                await self._connection.flush()
+            for uid in uids[start : start + _AT_ONCE]:
+                try:
+                    if matches(state_of(uid)):
+                        found.append(uid)
+                except MessageGoneError:
+                    continue
+        return found
+
+    # --- what the store knows -----------------------------------------------------------------
+
+    def _of_facts(self, key: SearchKey) -> Callable[[Facts], bool]:
+        if isinstance(key, Sized):
+            octets = key.octets
+            if key.larger:
+                return lambda facts: facts.size > octets
+            return lambda facts: facts.size < octets
+        if isinstance(key, Within):
+            since = self._now - key.seconds
+            if key.younger:
+                return lambda facts: facts.date > since
+            return lambda facts: facts.date <= since
+        if isinstance(key, Identified):
+            wanted, thread = key.id, key.thread
+            return lambda facts: not thread and facts.email_id == wanted
+        assert isinstance(key, Dated)
+        dated = key
+        return lambda facts: _fits(datetime.fromtimestamp(facts.date, UTC).date(), dated)
+
+    async def _by_facts(self, matches: Callable[[Facts], bool], uids: list[int]) -> list[int]:
+        found = []
+        known = self._facts
+        for start in range(0, len(uids), _FACTS_AT_ONCE):
+            piece = uids[start : start + _FACTS_AT_ONCE]
+            if any(uid not in known for uid in piece):
+                known.update((one.uid, one) for one in await self._folder.facts(piece))
+            found += [uid for uid in piece if uid in known and matches(known[uid])]
+        return found
+
+    # --- what is in the messages --------------------------------------------------------------
+
+    async def _by_header(self, matches: Callable[[bytes], bool], uids: list[int]) -> list[int]:
+        found = []
+        for uid in uids:
+            content = MessageContent(self._folder, uid)
+            try:
+                if matches(await content.header()):
+                    found.append(uid)
+            except MessageGoneError:
+                continue
+            finally:
+                content.close()
+            await self._connection.flush()
+        return found
+
+    async def _by_text(self, key: Text, uids: list[int]) -> list[int]:
+        wanted, contains = fold(key.text), text_contains if key.header else body_contains
+        # The store's structures are wanted.
+        there = await self._by_facts(lambda _: True, uids)
+        found = []
+        for uid in there:
+            content = MessageContent(self._folder, uid, self._facts[uid])
+            try:
+                data = await content.whole()
+                root = await content.structure()
+            except MessageGoneError:
+                continue
+            finally:
+                content.close()
+
+            def contained(data: bytes = data, root: Part = root) -> bool:
+                return contains(lambda offset, size: data[offset : offset + size], root, wanted)
+
+            small = len(data) <= _LARGE
+            if contained() if small else await asyncio.to_thread(contained):
+                found.append(uid)
+            await self._connection.flush()
+        return found
+
+
+def _fits(day: date, key: Dated) -> bool:
+    if key.how == "BEFORE":
+        return day < key.day
+    return day == key.day if key.how == "ON" else day >= key.day
+
+
+def _of_header(key: FieldText | Dated) -> Callable[[bytes], bool]:
+    """Return what tells whether a header is one that a key finds."""
+    if isinstance(key, Dated):
+        dated = key
+        return lambda header: _sent(header, dated)
+    name, text = key.field.lower().encode("ascii"), fold(key.text)
+    return lambda header: any(
+        field.name == name and field_contains(header[field.value : field.end], text)
+        for field in fields(header, 0, len(header))
+    )
+
+
+def _sent(header: bytes, key: Dated) -> bool:
+    """Return whether a message was written on a day that fits (RFC 3501 6.4.4)."""
+    for field in fields(header, 0, len(header)):
+        if field.name == b"date":
+            sent = parse_date(unfold(header[field.value : field.end]))
+            return sent is not None and _fits(sent.day, key)
+    return False

@@ -1,0 +1,222 @@
+"""The selected mailbox: what the session sees of it, and telling the client of its changes.
+
+Rules of this file: what may be said when. A session's message numbers change with `tell` alone,
+which is called at the end of a command, or in IDLE. In the order of the responses:
+
+    EXPUNGE or VANISHED     not in the answers to FETCH, STORE and SEARCH (RFC 3501 7.4.1)
+    EXISTS, RECENT          RFC 3501 7.3
+    FLAGS                   before the first message that has a new keyword
+    FETCH                   flags that others have changed
+
+The session's own changes are not told twice: `told` notes what the client knows already.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
+from fastlisten.handlers.imap.engine import response_codes as codes
+from fastlisten.handlers.imap.engine.engine import ImapEngine
+from fastlisten.handlers.imap.engine.message_responses import (
+    exists_response,
+    expunge_responses,
+    fetch_flags_modseq_responses,
+    fetch_flags_responses,
+    fetch_uid_flags_modseq_responses,
+    fetch_uid_flags_responses,
+    flags_response,
+    recent_response,
+    vanished_response,
+)
+from fastlisten.handlers.imap.engine.sequence_sets import SequenceSet
+from fastlisten.handlers.imap.engine.status_responses import status
+from fastlisten.handlers.imap.engine.strings import write_flags
+from fastlisten.handlers.imap.message_flags import SYSTEM_FLAGS, written_flags
+from fastlisten.handlers.imap.message_sets import place_of, places_of
+from fastlisten.handlers.imap.rejection import MailboxDeletedError, Rejected
+from fastlisten.mail.store.interface import (
+    Changes,
+    Flag,
+    Folder,
+    FolderNotFoundError,
+    MessageGoneError,
+    MessageState,
+)
+
+__all__ = ["SelectedMailbox"]
+
+
+class SelectedMailbox:
+    """A mailbox from SELECT or EXAMINE until it is closed.
+
+    Args:
+        folder: it, as the store has it.
+        engine: the session's.
+
+    Attributes:
+        folder: as given.
+        saved: UIDs that ``$`` stands for, ascending (RFC 5182); they may be gone.
+    """
+
+    __slots__ = ("_engine", "_exists", "_keywords", "_recent", "_told", "folder", "saved")
+
+    def __init__(self, folder: Folder, engine: ImapEngine) -> None:
+        self.folder = folder
+        self.saved: Sequence[int] = ()
+        self._engine = engine
+        self._exists = len(folder.uids())
+        self._recent = self._count_recent()
+        self._keywords = list(folder.keywords())
+        self._told: dict[int, int] = {}
+
+    def _count_recent(self) -> int:
+        uids = self.folder.uids()
+        return len(uids) - bisect_left(uids, self.folder.first_recent)
+
+    # --- SELECT -------------------------------------------------------------------------------
+
+    def greet(self) -> None:
+        """Say what SELECT and EXAMINE say (RFC 3501 6.3.1), up to what QRESYNC adds."""
+        folder, engine = self.folder, self._engine
+        self._say_flags()
+        engine.send(exists_response(self._exists) + recent_response(self._recent))
+        first = self._first_unseen()
+        if first:
+            self._say("First unseen.", codes.unseen(first))
+        self._say("UIDs valid", codes.uid_validity(folder.uidvalidity))
+        self._say("Predicted next UID", codes.uid_next(folder.uidnext))
+        self.say_highest_modseq()
+        self._say("Mailbox identifier", codes.mailbox_id(folder.mailbox_id))
+
+    def _say(self, text: str, code: bytes) -> None:
+        self._engine.send(status(b"*", b"OK", text, code))
+
+    def say_highest_modseq(self) -> None:
+        """Say HIGHESTMODSEQ (RFC 7162 3.1.2)."""
+        self._say("Highest", codes.highest_modseq(self.folder.highestmodseq))
+
+    def _say_flags(self) -> None:
+        names = (*SYSTEM_FLAGS, *self._keywords)
+        self._engine.send(flags_response(write_flags(names)))
+        if self.folder.read_only:
+            self._say("No permanent flags permitted.", codes.permanent_flags((), new=False))
+        else:
+            self._say("Flags permitted.", codes.permanent_flags(names, new=True))
+
+    def _first_unseen(self) -> int:
+        folder = self.folder
+        for number, uid in enumerate(folder.uids(), 1):
+            try:
+                if not folder.state(uid).flags & Flag.SEEN:
+                    return number
+            except MessageGoneError:
+                continue
+        return 0
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def places(self, messages: SequenceSet, *, uid: bool) -> list[range]:
+        """Return where the messages of a command are.
+
+        Raises:
+            Rejected: a message number is not in use (RFC 3501 9).
+        """
+        uids = self.folder.uids()
+        if not uid and messages.exceeds(len(uids)):
+            raise Rejected("Invalid messageset", bad=True)
+        return places_of(messages, uids, self.saved, uid=uid)
+
+    def writable(self) -> Folder:
+        """Return the folder.
+
+        Raises:
+            Rejected: it was opened by EXAMINE.
+        """
+        if self.folder.read_only:
+            raise Rejected("Mailbox is read-only", codes.READ_ONLY)
+        return self.folder
+
+    def is_recent(self, uid: int) -> bool:
+        r"""Return whether a message is ``\Recent``."""
+        return uid >= self.folder.first_recent
+
+    def flags_of(self, state: MessageState) -> bytes:
+        """Return the flags of a message as they are written; say new keywords first."""
+        if state.keywords:
+            self._note_keywords(state.keywords)
+        return written_flags(state, recent=state.uid >= self.folder.first_recent)
+
+    def _note_keywords(self, keywords: Sequence[str]) -> None:
+        known = self._keywords
+        new = [word for word in keywords if word not in known]
+        if new:
+            self._keywords = sorted([*known, *new])
+            self._say_flags()
+
+    # --- changes ------------------------------------------------------------------------------
+
+    def note_told(self, states: Iterable[MessageState]) -> None:
+        """Note that the client knows what these messages have now, or does not want to."""
+        for one in states:
+            self._told[one.uid] = one.modseq
+
+    async def tell(self, *, expunge: bool, uid: bool = False) -> None:
+        """Take over what has happened, and say it.
+
+        Args:
+            expunge: messages may be said to be gone.
+            uid: UIDs are to be said with flags (RFC 3501 6.4.8).
+
+        Raises:
+            MailboxDeletedError: it is no more.
+        """
+        try:
+            changes = await self.folder.sync(expunge=expunge)
+        except FolderNotFoundError as error:
+            raise MailboxDeletedError from error
+        if not changes.complete:
+            raise MailboxDeletedError
+        self._tell_numbers(changes)
+        told, self._told = self._told, {}
+        if changes.changed:
+            self.say_changed(
+                [one for one in changes.changed if told.get(one.uid) != one.modseq], uid=uid
+            )
+
+    def _tell_numbers(self, changes: Changes) -> None:
+        engine, uids, gone = self._engine, self.folder.uids(), changes.gone
+        if gone:
+            if "QRESYNC" in engine.enabled:
+                engine.send(vanished_response(gone))
+            else:
+                # What is left below a message says where it was, once those before it are gone.
+                engine.send(expunge_responses([bisect_left(uids, one) + 1 for one in gone]))
+        exists, recent = len(uids), self._count_recent()
+        if exists != self._exists - len(gone):
+            engine.send(exists_response(exists))
+        if recent != self._recent:
+            engine.send(recent_response(recent))
+        self._exists, self._recent = exists, recent
+
+    def say_changed(self, states: Iterable[MessageState], *, uid: bool) -> None:
+        """Say what flags messages have; those that the client does not know are left out."""
+        engine, uids = self._engine, self.folder.uids()
+        rows = []
+        for one in states:
+            place = place_of(one.uid, uids)
+            if place >= 0:
+                rows.append((place + 1, one.uid, self.flags_of(one), one.modseq))
+        # RFC 7162 3.2.4: a client with QRESYNC is always told the UID.
+        uid = uid or "QRESYNC" in engine.enabled
+        if not rows:
+            return
+        if engine.condstore:
+            if uid:
+                engine.send(fetch_uid_flags_modseq_responses(rows))
+            else:
+                engine.send(fetch_flags_modseq_responses([(n, f, m) for n, _, f, m in rows]))
+        elif uid:
+            engine.send(fetch_uid_flags_responses([(n, u, f) for n, u, f, _ in rows]))
+        else:
+            engine.send(fetch_flags_responses([(n, f) for n, _, f, _ in rows]))

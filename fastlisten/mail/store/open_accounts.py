@@ -1,0 +1,84 @@
+"""The accounts that are open: one object for each, however many sessions read it.
+
+Rules of this file: who shares what, and when it is closed. Sessions of one account must share the
+object, because that is where they learn of each other's changes. A `MaildirAccount` belongs to one
+loop, so there is one `OpenAccounts` for each loop and directory of mail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+from fastlisten.mail.store.account import MaildirAccount
+
+__all__ = ["OpenAccounts"]
+
+#: Threads of the pool. They wait for the disk and for locks; the index itself is read by one
+#: thread of an account at a time.
+THREADS = 8
+
+
+class OpenAccounts:
+    """The open accounts below a directory, on one loop.
+
+    Get it by `enter`, and give it back by `leave`.
+    """
+
+    _open: ClassVar[dict[tuple[str, asyncio.AbstractEventLoop], OpenAccounts]] = {}
+    _registry: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, key: tuple[str, asyncio.AbstractEventLoop]) -> None:
+        self._key = key
+        self._users = 0
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+        self._accounts: dict[str, tuple[MaildirAccount, int]] = {}  # with their sessions
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def enter(cls, directory: str) -> OpenAccounts:
+        """Return the open accounts below a directory, and count as a user until `leave`."""
+        key = (directory, asyncio.get_running_loop())
+        with cls._registry:
+            found = cls._open.get(key)
+            if found is None:
+                found = cls._open[key] = cls(key)
+            found._users += 1
+            return found
+
+    async def leave(self) -> None:
+        """Stop being a user; the last one closes all accounts."""
+        with self._registry:
+            self._users -= 1
+            if self._users:
+                return
+            self._open.pop(self._key, None)
+        while self._closing:
+            await asyncio.wait(self._closing)
+        for account, _ in self._accounts.values():
+            await account.close()
+        self._accounts.clear()
+        await asyncio.to_thread(self._pool.shutdown)
+
+    def acquire(self, root: str) -> MaildirAccount:
+        """Return the account of a Maildir, for one more session."""
+        account, sessions = self._accounts.get(root) or (MaildirAccount(root, self._pool), 0)
+        self._accounts[root] = (account, sessions + 1)
+        return account
+
+    def release(self, root: str) -> None:
+        """End a session; after the last one the account is closed."""
+        account, sessions = self._accounts[root]
+        self._accounts[root] = (account, sessions - 1)
+        if sessions == 1:
+            task = asyncio.get_running_loop().create_task(self._close(root, account))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _close(self, root: str, account: MaildirAccount) -> None:
+        if self._accounts[root][1]:
+            return  # somebody came back
+        del self._accounts[root]
+        await account.close()
