@@ -86,6 +86,7 @@ IMAP
     imap_driver               the engine without a connection
     imap_lines                command lines of the RFCs' examples, and odd ones made of them
     imap_reader               takes responses apart
+    imap_server               the handler served in a thread, and a client that sees every line
 
 Libraries and programs of other projects
     foreign, foreign_clients  servers of other projects on our loops, and their clients

@@ -218,6 +218,8 @@ class Session:
             self._dialogue = None
             self._end_idle()
             self._drop_append()
+            if isinstance(event, Refusal) and event.unsaved and self._mailbox is not None:
+                self._mailbox.saved = ()
             return
         try:
             work = self._begin(event)

@@ -228,7 +228,11 @@ def parse_search(scanner: Scanner, uid: bool) -> Search:
     if scanner.data[scanner.position : scanner.position + 8].upper() == b"CHARSET ":
         scanner.word()
         scanner.space()
-        charset = find_charset(scanner.astring())
+        try:
+            charset = find_charset(scanner.astring())
+        except Refused as error:
+            error.unsaved = error.status == "NO" and returns is not None and "SAVE" in returns
+            raise
         scanner.space()
     keys = _Keys(scanner, charset)
     key = keys.all_to_end()

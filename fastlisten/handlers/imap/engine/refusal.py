@@ -18,6 +18,9 @@ class Refused(Exception):  # noqa: N818 - a verdict on the client's command, not
             what the client has written.
         status: ``BAD`` for wrong syntax or a command that is not allowed now, else ``NO``.
         code: the response code, without brackets; empty for none.
+
+    Attributes:
+        unsaved: as in `Refusal`.
     """
 
     def __init__(self, text: str, status: str = "BAD", code: str = "") -> None:
@@ -25,3 +28,4 @@ class Refused(Exception):  # noqa: N818 - a verdict on the client's command, not
         self.text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
         self.status = status
         self.code = code
+        self.unsaved = False
