@@ -15,8 +15,8 @@ import pytest
 from support.imap_server import ImapServer, Lines, serve_imap
 
 MESSAGES = (
-    b"From: Alice <alice@example.org>\r\nTo: bob@example.com\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?="
-    b"\r\nDate: Tue, 3 Feb 2026 23:30:00 -0500\r\n\r\nplain body\r\n",
+    b"From: Alice <alice@example.org>\r\nTo: bob@example.com\r\n"
+    b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nDate: Tue, 3 Feb 2026 23:30:00 -0500\r\n\r\nplain body\r\n",
     b"From: bob@example.com\r\nCc: carol@example.net\r\nSubject: second\r\nX-Empty:\r\n"
     b"Date: Wed, 4 Feb 2026 10:00:00 +0000\r\nContent-Transfer-Encoding: base64\r\n"
     b"Content-Type: text/plain; charset=utf-8\r\n\r\nTcOkcmNoZW4gdGVpbA==\r\n",
@@ -57,7 +57,8 @@ def client(server: ImapServer) -> Lines:
         ("DRAFT", "3"), ("UNDRAFT", "1 2 4"), ("UNFLAGGED", "1 3 4"),
         ("KEYWORD $work", "1"), ("UNKEYWORD $WORK", "2 3 4"), ("KEYWORD none", ""),
         ("RECENT", ""), ("OLD", "1 2 3 4"), ("NEW", ""),
-        ("2:3", "2 3"), ("*", "4"), ("7:9", ""), ("7:*", "4"), ("UID 1,3", "1 3"), ("UID 90:99", ""), ("UID 90:*", "4"),
+        ("2:3", "2 3"), ("*", "4"), ("7:9", ""), ("7:*", "4"),
+        ("UID 1,3", "1 3"), ("UID 90:99", ""), ("UID 90:*", "4"),
         ("FROM alice", "1"), ("FROM EXAMPLE.COM", "2 3"), ("TO bob", "1"), ("CC carol", "2"),
         ("BCC eve", "3"), ("SUBJECT second", "2"), ("SUBJECT FOURTH", "4"),
         ("HEADER X-Empty \"\"", "2"), ("HEADER subject t", "3 4"), ("HEADER X-None \"\"", ""),

@@ -25,7 +25,7 @@ def matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
 
 def _joined(pattern: str) -> str:
     """Return a pattern without wildcards that change nothing, and INBOX in capitals."""
-    words = []
+    words: list[str] = []
     for character in pattern:
         if character in "*%" and words and words[-1] in "*%":
             if character == "*":
