@@ -16,7 +16,8 @@ from support.imap_server import ImapServer, Lines, serve_imap
 
 MESSAGES = (
     b"From: Alice <alice@example.org>\r\nTo: bob@example.com\r\n"
-    b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nDate: Tue, 3 Feb 2026 23:30:00 -0500\r\n\r\nplain body\r\n",
+    b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n"
+    b"Date: Tue, 3 Feb 2026 23:30:00 -0500\r\n\r\nplain body\r\n",
     b"From: bob@example.com\r\nCc: carol@example.net\r\nSubject: second\r\nX-Empty:\r\n"
     b"Date: Wed, 4 Feb 2026 10:00:00 +0000\r\nContent-Transfer-Encoding: base64\r\n"
     b"Content-Type: text/plain; charset=utf-8\r\n\r\nTcOkcmNoZW4gdGVpbA==\r\n",
