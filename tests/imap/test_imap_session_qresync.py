@@ -109,6 +109,19 @@ def test_resynchronisation(server: ImapServer) -> None:
     assert not any(b" FETCH " in a or b"VANISHED" in a for a in cache.select(client))
 
 
+def test_message_that_came_and_went(server: ImapServer) -> None:
+    """A client may have seen it, and not noted the modification sequence of that."""
+    client, other = server.lines(enable="QRESYNC"), server.lines("INBOX")
+    cache = Cache()
+    cache.select(client)
+    client.ok("UNSELECT")
+    server.deliver(MESSAGE, MESSAGE)
+    other.ok("NOOP")
+    other.ok("STORE 7 +FLAGS.SILENT (\\Deleted)")
+    other.ok("EXPUNGE")
+    assert b"* VANISHED (EARLIER) 7" in cache.select(client)
+
+
 def test_known_uids(server: ImapServer) -> None:
     client, other = server.lines(enable="QRESYNC"), server.lines("INBOX")
     cache = Cache()

@@ -53,8 +53,9 @@ def changes(index: Index, folder: int, since: int) -> Changes:
         ).fetchall()
         complete = since >= pruned or since == 0
         gone = db.execute(
-            "SELECT uid FROM gone WHERE type = ?1 AND folder = ?2 AND modseq > ?3"
-            " AND createseq <= ?3 ORDER BY uid",
+            # Also those that came since: a client that has seen them may still say what it knew
+            # before (RFC 7162 3.2.10).
+            "SELECT uid FROM gone WHERE type = ?1 AND folder = ?2 AND modseq > ?3 ORDER BY uid",
             (Gone.MESSAGE, folder, since),
         ).fetchall()
     return Changes(

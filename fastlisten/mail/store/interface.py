@@ -169,7 +169,8 @@ class Changes:
         uidnext: larger than every UID so far.
         arrived: messages that came since and are still there.
         changed: older ones whose flags or keywords changed.
-        gone: UIDs of messages that were there, ascending.
+        gone: UIDs of messages that are not there any more, ascending; also of those that came
+            since, but from `Folder.sync` only of those that the session has seen.
         complete: False if it is too long ago to know what is gone: `gone` is empty then, and every
             UID that is not in `Folder.uids()` does not exist.
     """
