@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from support.imap_server import MESSAGE, ImapServer, Lines, serve_imap
+from support.kernel import open_below
+from support.waiting import until
 
 from fastlisten.handlers.imap import message_content
 
@@ -200,3 +202,15 @@ def test_many_messages(server: ImapServer) -> None:
     assert flags == [b"* %d FETCH (UID %d FLAGS (\\Recent))" % (n, n) for n in range(3, 441)]
     assert len(client.ok("FETCH 1:* BODY[]")) == 450
     assert client.ok("SEARCH UNSEEN") == [b"* SEARCH"]
+
+
+def test_client_that_goes_away_leaves_nothing_open(server: ImapServer) -> None:
+    message = b"Subject: long\r\n\r\n" + b"0123456789abcde\n" * 600_000
+    server.deliver(*[message] * 3)
+    for command in ("FETCH 1:* BODY.PEEK[]", "FETCH 1:* BODYSTRUCTURE", "SEARCH BODY nothing"):
+        client = server.lines("INBOX")
+        client.send(b"a %b\r\n" % command.encode())
+        if "PEEK" in command:
+            client.stream.read(100_000)  # the server waits for the rest to be read
+        client.close()
+        until(lambda: open_below(server.root) == [], "files to be closed")

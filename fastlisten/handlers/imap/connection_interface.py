@@ -45,7 +45,14 @@ class Connection(Protocol):
         """Write the engine's output."""
 
     async def flush(self) -> None:
-        """Write the engine's output; wait until the client has read enough, and let others work."""
+        """Write the engine's output; wait until the client has read enough, and let others work.
+
+        Raises:
+            ClientGoneError: the connection is lost.
+        """
+
+    def is_due(self, octets: int) -> bool:
+        """Count octets that the engine has been given; return whether it is time for `flush`."""
 
     def resume(self) -> None:
         """Go on after something that the session waited for."""
@@ -83,5 +90,5 @@ class Services(Protocol):
     def watch_deliveries(self, login: Login, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back after deliveries to an account; return what ends that."""
 
-    def run_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+    def run_to_its_end(self, work: Coroutine[Any, Any, None] | asyncio.Task[None]) -> None:
         """Run something that has to be done though the client has gone."""

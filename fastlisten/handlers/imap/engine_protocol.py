@@ -22,6 +22,7 @@ import time
 from typing import cast
 
 from fastlisten.handlers.imap.engine.commands import Goodbye, StartTls
+from fastlisten.handlers.imap.rejection import ClientGoneError
 from fastlisten.handlers.imap.session import Session
 from fastlisten.handlers.imap.session_log import LogContext
 from fastlisten.log_events import log_fault, new_session, session_name
@@ -35,6 +36,9 @@ READ_AHEAD = 64 * 1024
 
 #: Commands that a connection may have carried out at once before it is the turn of others.
 SHARE = 64
+
+#: Octets of a response to collect before they are written.
+MOST_PENDING = 64 * 1024
 
 #: Seconds that a command may work before it is the turn of others.
 TURN = 0.005
@@ -55,6 +59,7 @@ class EngineProtocol(asyncio.Protocol):
     __slots__ = (
         "_began",
         "_eof",
+        "_pending",
         "_reading",
         "_received",
         "_room",
@@ -80,6 +85,7 @@ class EngineProtocol(asyncio.Protocol):
         self._scheduled = False
         self._eof = False
         self._turn = 0.0
+        self._pending = 0  # octets that `is_due` has counted
         self.session = new_session()
         self._began = time.monotonic()
         self._received = self._sent = 0  # octets
@@ -107,6 +113,7 @@ class EngineProtocol(asyncio.Protocol):
 
     async def flush(self) -> None:
         """Write the engine's output; wait until the client has read enough, and let others work."""
+        self._pending = 0
         self.write()
         if self._write_paused:
             self._room = asyncio.get_running_loop().create_future()
@@ -115,6 +122,13 @@ class EngineProtocol(asyncio.Protocol):
         elif time.monotonic() - self._turn > TURN:
             await asyncio.sleep(0)
             self._turn = time.monotonic()
+        if self._transport is None:
+            raise ClientGoneError
+
+    def is_due(self, octets: int) -> bool:
+        """Count octets that the engine has been given; return whether it is time for `flush`."""
+        self._pending += octets
+        return self._pending >= MOST_PENDING or time.monotonic() - self._turn > TURN
 
     def resume(self) -> None:
         """Go on after something that the session waited for."""
@@ -167,16 +181,20 @@ class EngineProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on."""
         self._write_paused = False
+        self._make_room()
+        self._user.write_resumed()
+        self.run()
+
+    def _make_room(self) -> None:
         room, self._room = self._room, None
         if room is not None and not room.done():
             room.set_result(None)
-        self._user.write_resumed()
-        self.run()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop everything; what has not been answered may or may not have been done."""
         self._log_end(exc)
         self._transport = None
+        self._make_room()
         self._user.disconnected()
 
     # --- the engine ---------------------------------------------------------------------------

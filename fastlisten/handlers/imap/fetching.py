@@ -179,15 +179,17 @@ class _Fetch:
                     continue
                 changed = seen.get(state.uid)
                 content = MessageContent(self._folder, state.uid, facts.get(state.uid))
+                size = 0
                 try:
-                    await self._message(
+                    size = await self._message(
                         number, changed or state, content, facts.get(state.uid), changed is not None
                     )
                 except MessageGoneError:
                     self.missing = True
                 finally:
                     content.close()
-                await self._connection.flush()
+                if self._connection.is_due(size):
+                    await self._connection.flush()
 
     async def _mark_seen(
         self, states: Sequence[tuple[int, MessageState]]
@@ -207,8 +209,8 @@ class _Fetch:
         content: MessageContent,
         facts: Facts | None,
         changed: bool,
-    ) -> None:
-        """Answer one message.
+    ) -> int:
+        """Answer one message; return how many octets of that have not been written.
 
         Raises:
             MessageGoneError: it is gone, and nothing has been sent of it.
@@ -254,10 +256,9 @@ class _Fetch:
                 ready.append(item_flags(flags))
             if "MODSEQ" not in self._items and engine.condstore:
                 ready.append(item_modseq(state.modseq))
-        if sent:
-            engine.send(b" ".join(ready) + b")\r\n")
-        else:
-            engine.send(fetch_response(number, ready))
+        response = b" ".join(ready) + b")\r\n" if sent else fetch_response(number, ready)
+        engine.send(response)
+        return len(response)
 
     def _plain(
         self, item: FetchItem, state: MessageState, facts: Facts | None, flags: bytes

@@ -145,9 +145,11 @@ class ImapHandler(Handler):
         """Call back after deliveries to an account by this process."""
         return self.office.subscribe(login.name, lambda _: callback())
 
-    def run_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+    def run_to_its_end(self, work: Coroutine[Any, Any, None] | asyncio.Task[None]) -> None:
         """Run something that has to be done though the client has gone."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = work
+        if not isinstance(task, asyncio.Task):
+            task = asyncio.get_running_loop().create_task(task)
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
 

@@ -17,7 +17,7 @@ from fastlisten.mail.store.interface import (
     StoreUnavailableError,
 )
 
-__all__ = ["BrokenOffError", "MailboxDeletedError", "Rejected", "code_of"]
+__all__ = ["BrokenOffError", "ClientGoneError", "MailboxDeletedError", "Rejected", "code_of"]
 
 _CODES: tuple[tuple[type[StoreError], bytes], ...] = (
     (FolderNotFoundError, codes.NONEXISTENT),
@@ -47,6 +47,10 @@ class Rejected(Exception):  # noqa: N818 - a verdict on the client's command, no
 
 class MailboxDeletedError(Exception):
     """The selected mailbox is no more: the session cannot go on (RFC 2180 3.3)."""
+
+
+class ClientGoneError(Exception):
+    """The connection is lost: nobody waits for the rest of a response."""
 
 
 class BrokenOffError(Exception):

@@ -78,6 +78,7 @@ from fastlisten.handlers.imap.message_commands import copy, expunge, move, store
 from fastlisten.handlers.imap.message_sets import places_of
 from fastlisten.handlers.imap.rejection import (
     BrokenOffError,
+    ClientGoneError,
     MailboxDeletedError,
     Rejected,
     code_of,
@@ -191,12 +192,20 @@ class Session:
             self._services.close_account(self._login)
 
     def disconnected(self) -> None:
-        """Drop everything, the connection too: it is lost."""
-        if self._task is not None:
-            self._task.cancel()
+        """Drop everything, the connection too: it is lost.
+
+        What is being done goes on to its end, because it runs in threads: they would not be
+        stopped, and what they open would be lost. Only a login, which may wait for long, is.
+        """
+        task, self._connection = self._task, None
+        if task is None:
+            self.end()
+        elif self._login is None:
+            task.cancel()
             self._task = None
-        self.end()
-        self._connection = None
+            self.end()
+        else:
+            self._services.run_to_its_end(task)
 
     def _drop_append(self) -> None:
         if self._appending is not None:
@@ -248,12 +257,17 @@ class Session:
             self._reject(Rejected(str(error), code))
         except MailboxDeletedError:
             engine.bye("Selected mailbox was deleted, have to disconnect")
+        except ClientGoneError:
+            pass
         except BrokenOffError:
             connection.abort("error")
         except Exception:
             connection.log_fault()
             self._reject(Rejected("Internal error", codes.SERVERBUG))
         self._task = None
+        if self._connection is None:
+            self.end()
+            return
         self._look()
         connection.resume()
 
