@@ -6,11 +6,14 @@ sequences in test_imap_session_condstore.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.imap_server import MESSAGE, ImapServer, serve_imap
+
+from fastlisten.handlers.imap import fetching
 
 
 @pytest.fixture
@@ -148,3 +151,26 @@ def test_pipelined_commands_are_answered_in_order(server: ImapServer) -> None:
         uid = number % 5 + 1
         answers = client.answers(b"p%d" % number)
         assert answers == [b"* %d FETCH (UID %d)" % (uid, uid), b"OK Fetch completed."]
+
+
+def test_numbers_stay_while_a_client_reads(
+    server: ImapServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others expunge and deliver while a long answer waits for its client."""
+    monkeypatch.setattr(fetching, "FACTS_AT_ONCE", 2)
+    long = b"Subject: long\r\n\r\n" + b"0123456789abcd\r\n" * 60_000
+    server.deliver(*[long] * 25)
+    first, second = server.lines("INBOX"), server.lines("INBOX")
+    first.send(b"a FETCH 1:* (UID BODY.PEEK[])\r\n")
+    first.response()
+    for number in (28, 9, 4, 3, 2, 1):  # alone, because the store changes in place then
+        second.ok(f"STORE {number} +FLAGS.SILENT (\\Deleted)")
+        second.ok("EXPUNGE")
+    server.deliver()
+    second.ok("NOOP")
+    answers = b"\n".join(answer[:40] for answer in first.answers(b"a"))
+    pairs = re.findall(rb"\* (\d+) FETCH \(UID (\d+)", answers)
+    assert len(pairs) > 20
+    assert all(number == uid for number, uid in pairs)
+    assert (b"28", b"28") not in pairs  # it was not too late
+    assert b"30" in dict(pairs)

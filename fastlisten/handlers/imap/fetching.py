@@ -130,11 +130,13 @@ class _Fetch:
         )
         self.missing = False
 
-    def _states(self, piece: Sequence[tuple[int, int]]) -> list[tuple[int, MessageState]]:
+    def _states(self, places: range) -> list[tuple[int, MessageState]]:
         """Return the messages that are to be answered, with their numbers."""
         state_of, since = self._folder.state, self._since
         found = []
-        for number, uid in piece:
+        for number, uid in enumerate(
+            self._folder.uids()[places.start : places.stop], places.start + 1
+        ):
             try:
                 state = state_of(uid)
             except MessageGoneError:
@@ -149,7 +151,7 @@ class _Fetch:
         engine, mailbox = self._connection.engine, self._mailbox
         with_uid, with_modseq = "UID" in self._items, "MODSEQ" in self._items
         flags_of = mailbox.flags_of
-        for piece in slices_of(places, self._folder.uids(), FLAGS_AT_ONCE):
+        for piece in slices_of(places, FLAGS_AT_ONCE):
             states = self._states(piece)
             # Apart, because new keywords are said while flags are written.
             rows = [(number, one.uid, flags_of(one), one.modseq) for number, one in states]
@@ -166,7 +168,7 @@ class _Fetch:
     async def answer(self, places: Sequence[range]) -> None:
         """Answer any other."""
         size = SEEN_AT_ONCE if self._marks_seen else FACTS_AT_ONCE
-        for piece in slices_of(places, self._folder.uids(), size):
+        for piece in slices_of(places, size):
             states = self._states(piece)
             facts: dict[int, Facts] = {}
             if self._facts:

@@ -1,7 +1,9 @@
 """Which messages a command names: from sets of numbers or UIDs to places in the mailbox.
 
-Rules of this file: arithmetic on a session's UIDs. A place is a message number minus one. Work is
-proportional to what the client has written and to what is found, never to what a range spans.
+Rules of this file: arithmetic on a session's UIDs. A place is a message number minus one: it stays
+the same until the session's own `sync`. The sequence that `Folder.uids` returns may not: whoever
+has waited for anything asks for it again. Work is proportional to what the client has written and
+to what is found, never to what a range spans.
 """
 
 from __future__ import annotations
@@ -59,16 +61,8 @@ def uids_of(places: Iterable[range], uids: Sequence[int]) -> list[int]:
     return [uid for one in places for uid in uids[one.start : one.stop]]
 
 
-def slices_of(
-    places: Iterable[range], uids: Sequence[int], size: int
-) -> Iterator[list[tuple[int, int]]]:
-    """Yield message numbers and UIDs, at most `size` at a time."""
-    piece: list[tuple[int, int]] = []
+def slices_of(places: Iterable[range], size: int) -> Iterator[range]:
+    """Yield the same places, at most `size` at a time."""
     for one in places:
-        for place in one:
-            piece.append((place + 1, uids[place]))
-            if len(piece) == size:
-                yield piece
-                piece = []
-    if piece:
-        yield piece
+        for start in range(one.start, one.stop, size):
+            yield range(start, min(one.stop, start + size))

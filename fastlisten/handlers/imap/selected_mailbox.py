@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
+from fastlisten.handlers.imap.connection_interface import Connection
 from fastlisten.handlers.imap.engine import response_codes as codes
 from fastlisten.handlers.imap.engine.engine import ImapEngine
 from fastlisten.handlers.imap.engine.message_responses import (
@@ -45,6 +46,9 @@ from fastlisten.mail.store.interface import (
 )
 
 __all__ = ["SelectedMailbox"]
+
+#: Messages that are looked at, from memory, before others get their turn: 2 ms.
+AT_ONCE = 2000
 
 
 class SelectedMailbox:
@@ -76,12 +80,12 @@ class SelectedMailbox:
 
     # --- SELECT -------------------------------------------------------------------------------
 
-    def greet(self) -> None:
+    async def greet(self, connection: Connection) -> None:
         """Say what SELECT and EXAMINE say (RFC 3501 6.3.1), up to what QRESYNC adds."""
         folder, engine = self.folder, self._engine
         self._say_flags()
         engine.send(exists_response(self._exists) + recent_response(self._recent))
-        first = self._first_unseen()
+        first = await self._first_unseen(connection)
         if first:
             self._say("First unseen.", codes.unseen(first))
         self._say("UIDs valid", codes.uid_validity(folder.uidvalidity))
@@ -104,14 +108,17 @@ class SelectedMailbox:
         else:
             self._say("Flags permitted.", codes.permanent_flags(names, new=True))
 
-    def _first_unseen(self) -> int:
+    async def _first_unseen(self, connection: Connection) -> int:
         folder = self.folder
-        for number, uid in enumerate(folder.uids(), 1):
-            try:
-                if not folder.state(uid).flags & Flag.SEEN:
-                    return number
-            except MessageGoneError:
-                continue
+        for start in range(0, self._exists, AT_ONCE):
+            if start:
+                await connection.flush()
+            for number, uid in enumerate(folder.uids()[start : start + AT_ONCE], start + 1):
+                try:
+                    if not folder.state(uid).flags & Flag.SEEN:
+                        return number
+                except MessageGoneError:
+                    continue
         return 0
 
     # --- messages -----------------------------------------------------------------------------

@@ -418,6 +418,7 @@ class Session:
             raise AssertionError(f"unexpected {event}")
 
     async def _select(self, event: Select) -> None:
+        assert self._connection is not None
         engine = self.engine
         self._close_mailbox()
         if event.closed:
@@ -425,7 +426,7 @@ class Session:
         folder = await self._mail().open(event.mailbox, read_only=event.read_only)
         mailbox = SelectedMailbox(folder, engine)
         try:
-            mailbox.greet()
+            await mailbox.greet(self._connection)
             if event.qresync is not None:
                 await self._resynchronise(mailbox, event.qresync)
         except BaseException:
