@@ -87,6 +87,7 @@ IMAP
     imap_lines                command lines of the RFCs' examples, and odd ones made of them
     imap_reader               takes responses apart
     imap_server               the handler served in a thread, and a client that sees every line
+    memory_store              a store in memory
 
 Libraries and programs of other projects
     foreign, foreign_clients  servers of other projects on our loops, and their clients
