@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ MESSAGES = (
     b"Subject: last\r\n\r\n",
 )
 
-DIALOGUES: dict[str, list[tuple[int, str | bytes]]] = {
+DIALOGUES: dict[str, Sequence[tuple[int, str | bytes]]] = {
     "fetch": [
         (0, f"FETCH 1:* {items}")
         for items in (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import imaplib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.imap_server import ADDRESS, MESSAGE, ImapServer, serve_imap
@@ -24,9 +25,10 @@ def test_daily_work(server: ImapServer) -> None:
     server.deliver()
     client = server.client()
     assert client.select() == ("OK", [b"1"])
+    data: Any
     status, data = client.fetch("1", "(FLAGS RFC822.SIZE BODY.PEEK[])")
     assert status == "OK"
-    head, content = data[0]  # type: ignore[misc]
+    head, content = data[0]
     assert content == MESSAGE
     assert head.startswith(b"1 (FLAGS (\\Recent) RFC822.SIZE %d BODY[] {" % len(MESSAGE))
     assert client.search(None, "SUBJECT", "hello") == ("OK", [b"1"])
@@ -38,9 +40,9 @@ def test_daily_work(server: ImapServer) -> None:
     assert client.copy("1", "Work")[0] == "OK"
     assert client.store("1", "+FLAGS.SILENT", "\\Deleted") == ("OK", [None])
     assert client.expunge() == ("OK", [b"1"])
-    status, data = client.append("Work", "(\\Flagged)", None, MESSAGE)  # type: ignore[arg-type]
+    status, data = client.append("Work", "(\\Flagged)", None, MESSAGE)
     assert status == "OK"
-    assert data[0].startswith(b"[APPENDUID ")  # type: ignore[union-attr]
+    assert data[0].startswith(b"[APPENDUID ")
     assert client.status("Work", "(MESSAGES UNSEEN)")[1] == [b"Work (MESSAGES 2 UNSEEN 1)"]
     assert client.close()[0] == "OK"
     assert client.logout()[0] == "BYE"

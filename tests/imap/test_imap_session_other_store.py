@@ -55,7 +55,7 @@ def test_daily_work(server: ImapServer) -> None:
     assert client.store("1", "+FLAGS", "\\Deleted")[1] == [b"1 (FLAGS (\\Deleted))"]
     assert client.expunge() == ("OK", [b"1"])
     assert client.copy("1", "INBOX")[0] == "OK"
-    assert client.append("INBOX", "(\\Seen)", None, MESSAGE)[0] == "OK"  # type: ignore[arg-type]
+    assert client.append("INBOX", "(\\Seen)", None, MESSAGE)[0] == "OK"
     assert client.list() == ("OK", [b'(\\HasNoChildren) "/" INBOX'])
     assert client.status("INBOX", "(MESSAGES UNSEEN)") == ("OK", [b"INBOX (MESSAGES 4 UNSEEN 3)"])
     assert client.create("Work")[0] == "NO"

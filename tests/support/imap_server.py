@@ -67,7 +67,7 @@ class Lines:
 
     def answers(self, tag: bytes) -> list[bytes]:
         """Read up to the tagged response."""
-        found = []
+        found: list[bytes] = []
         while True:
             one = self.response()
             if one.startswith(tag + b" "):

@@ -130,7 +130,10 @@ class MemoryAppend:
         self.staged[-1][0].extend(data)
 
     async def commit(self) -> Appended:
-        uids = [self.account.put(bytes(data), *rest) for data, *rest in self.staged]
+        uids = [
+            self.account.put(bytes(data), flags, keywords, date)
+            for data, flags, keywords, date in self.staged
+        ]
         self.account.tell()
         return Appended(1, uids)
 
