@@ -94,6 +94,7 @@ class ImapServer:
         port: the port on 127.0.0.1.
         context: the context for clients.
         faults: calls of the loop's exception handler.
+        stop: begins to stop the server.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -103,6 +104,7 @@ class ImapServer:
         self.context: ssl.SSLContext | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.faults: list[dict[str, Any]] = []
+        self.stop: Callable[[], object] = lambda: None
         self._clients = contextlib.ExitStack()
 
     @property
@@ -174,13 +176,12 @@ def serve_imap(
     )
     server = ImapServer(directory)
     ready, failures = threading.Event(), list[BaseException]()
-    stop: list[Callable[[], object]] = []
 
     async def main() -> None:
         server.loop = loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: server.faults.append(context))
         finished = asyncio.Event()
-        stop.append(lambda: loop.call_soon_threadsafe(finished.set))
+        server.stop = lambda: loop.call_soon_threadsafe(finished.set)
         async with testing.serve(
             kind,
             tls=tls,
@@ -210,8 +211,9 @@ def serve_imap(
             yield server
     finally:
         server.close_clients()
-        for end in stop:
-            end()
+        if thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it has been stopped
+                server.stop()
         thread.join()
         if failures:
             raise failures[0]
