@@ -126,6 +126,18 @@ def test_selected_mailbox_is_deleted(server: ImapServer) -> None:
     assert first.stream.read() == b"* BYE Selected mailbox was deleted, have to disconnect\r\n"
 
 
+def test_own_mailbox_is_deleted(server: ImapServer) -> None:
+    client = server.lines()
+    client.ok("CREATE Work")
+    client.ok("SELECT Work")
+    client.ok("RENAME Work Play")
+    assert client.ok("NOOP") == []
+    assert client.ok("DELETE Play") == [b"* OK [CLOSED] Selected mailbox was deleted."]
+    assert client.say("CHECK")[-1].startswith(b"BAD ")
+    assert client.say("DELETE Play")[-1].startswith(b"NO [NONEXISTENT] ")
+    client.ok("SELECT INBOX")
+
+
 def test_read_only(server: ImapServer) -> None:
     client = server.lines()
     client.ok("EXAMINE INBOX")

@@ -19,9 +19,9 @@ from support.waiting import until
 
 from fastlisten.handlers.base import HandlerSettings, Reason, SettingError
 from fastlisten.handlers.imap import engine_protocol
-from fastlisten.handlers.imap import handler as handler_module
 from fastlisten.handlers.imap import session as session_module
 from fastlisten.handlers.imap.handler import ImapHandler
+from fastlisten.mail.accounts import passwords
 from fastlisten.mail.logins.logins import Logins
 
 
@@ -58,7 +58,7 @@ def test_refusals_and_farewells(reason: Reason, tmp_path: Path) -> None:
 
 
 def test_passwords_cannot_be_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler_module.passwords, "available", lambda: False)
+    monkeypatch.setattr(passwords, "available", lambda: False)
     with pytest.raises(SettingError, match=r"fastlisten\[auth\]"):
         ImapHandler(HandlerSettings("x", "imap", "h"))
 
@@ -125,7 +125,7 @@ def test_client_goes_away_while_its_password_is_verified(
     until(lambda: ended)
 
 
-def test_pipelined_input_is_not_kept_without_end(server: ImapServer) -> None:
+def test_more_pipelined_commands_than_are_read_ahead(server: ImapServer) -> None:
     client = server.lines("INBOX")
     tag = b"p" * 100
     commands = b"".join(b"%b%d NOOP\r\n" % (tag, number) for number in range(2000))

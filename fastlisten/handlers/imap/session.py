@@ -65,6 +65,7 @@ from fastlisten.handlers.imap.engine.mailbox_responses import (
     enabled_response,
     id_response,
 )
+from fastlisten.handlers.imap.engine.session_states import State
 from fastlisten.handlers.imap.engine.status_responses import status
 from fastlisten.handlers.imap.fetching import fetch
 from fastlisten.handlers.imap.login import Dialogue, credentials_of, log_in
@@ -406,8 +407,7 @@ class Session:
         elif isinstance(event, Create):
             engine.ok("Create completed.", await create(account, event))
         elif isinstance(event, Delete):
-            await account.delete(event.mailbox)
-            engine.ok("Delete completed.")
+            await self._delete(event.mailbox)
         elif isinstance(event, Rename):
             await account.rename(event.old, event.new)
             engine.ok("Rename completed.")
@@ -416,6 +416,20 @@ class Session:
             engine.ok("Subscribe completed." if event.subscribed else "Unsubscribe completed.")
         else:
             raise AssertionError(f"unexpected {event}")
+
+    async def _delete(self, name: str) -> None:
+        """Delete a mailbox; if it is the selected one, none is selected any more."""
+        account, mailbox, engine = self._mail(), self._mailbox, self.engine
+        selected = mailbox is not None and (
+            (await account.status(name)).mailbox_id == mailbox.folder.mailbox_id
+        )
+        await account.delete(name)
+        if selected:
+            self._close_mailbox()
+            engine.send(status(b"*", b"OK", "Selected mailbox was deleted.", codes.CLOSED))
+        engine.ok("Delete completed.")
+        if selected:
+            engine.state = State.AUTHENTICATED
 
     async def _select(self, event: Select) -> None:
         assert self._connection is not None
