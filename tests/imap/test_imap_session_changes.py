@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.imap_server import MESSAGE, ImapServer, serve_imap
 
-from fastlisten.handlers.imap import fetching
+from fastlisten.handlers.imap import fetching, selected_mailbox
 
 
 @pytest.fixture
@@ -186,3 +186,17 @@ def test_numbers_stay_while_a_client_reads(
     assert all(number == uid for number, uid in pairs)
     assert (b"28", b"28") not in pairs  # it was not too late
     assert b"30" in dict(pairs)
+
+
+def test_many_changes_are_said_in_pieces(
+    server: ImapServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selected_mailbox, "SAID_AT_ONCE", 2)
+    monkeypatch.setattr(selected_mailbox, "AT_ONCE", 2)
+    first, second = server.lines("INBOX"), server.lines("INBOX")
+    told = [b"* %d FETCH (FLAGS (\\Seen))" % number for number in range(1, 6)]
+    assert second.ok("STORE 1:* +FLAGS (\\Seen)") == told
+    assert len(first.ok("NOOP")) == 5
+    assert not any(b"[UNSEEN " in line for line in second.ok("SELECT INBOX"))
+    second.ok("STORE 4 -FLAGS.SILENT (\\Seen)")
+    assert b"* OK [UNSEEN 4] First unseen." in second.ok("SELECT INBOX")

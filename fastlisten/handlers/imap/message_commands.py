@@ -57,9 +57,9 @@ async def store(command: Store, mailbox: SelectedMailbox, connection: Connection
                 states.append(changed.get(uid) or folder.state(uid))
             except MessageGoneError:
                 continue
-        mailbox.say_changed(states, uid=command.uid)
+        await mailbox.say_changed(states, uid=command.uid)
     elif connection.engine.condstore:
-        _say_modseqs(stored.changed, mailbox, connection, uid=command.uid)
+        await _say_modseqs(stored.changed, mailbox, connection, uid=command.uid)
     if not stored.modified:
         return b""
     if command.uid:
@@ -69,7 +69,7 @@ async def store(command: Store, mailbox: SelectedMailbox, connection: Connection
     return codes.modified([place + 1 for place in places if place >= 0])
 
 
-def _say_modseqs(
+async def _say_modseqs(
     states: Sequence[MessageState],
     mailbox: SelectedMailbox,
     connection: Connection,
@@ -77,13 +77,16 @@ def _say_modseqs(
     uid: bool,
 ) -> None:
     """Say MODSEQ alone: a client that knows the flags has to learn it (RFC 7162 3.1.3)."""
-    engine, mine = connection.engine, mailbox.folder.uids()
+    engine, folder = connection.engine, mailbox.folder
     uid = uid or "QRESYNC" in engine.enabled
     for one in states:
-        place = place_of(one.uid, mine)
+        place = place_of(one.uid, folder.uids())
         if place >= 0:
             items = [item_uid(one.uid)] if uid else []
-            engine.send(fetch_response(place + 1, [*items, item_modseq(one.modseq)]))
+            response = fetch_response(place + 1, [*items, item_modseq(one.modseq)])
+            engine.send(response)
+            if connection.is_due(len(response)):
+                await connection.flush()
 
 
 async def expunge(command: Expunge, mailbox: SelectedMailbox) -> None:

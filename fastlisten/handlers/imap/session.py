@@ -438,9 +438,9 @@ class Session:
         if event.closed:
             engine.send(status(b"*", b"OK", "Previous mailbox closed.", codes.CLOSED))
         folder = await self._mail().open(event.mailbox, read_only=event.read_only)
-        mailbox = SelectedMailbox(folder, engine)
+        mailbox = SelectedMailbox(folder, self._connection)
         try:
-            await mailbox.greet(self._connection)
+            await mailbox.greet()
             if event.qresync is not None:
                 await self._resynchronise(mailbox, event.qresync)
         except BaseException:
@@ -464,7 +464,7 @@ class Session:
             uids = [one.uid for one in states]
             wanted = places_of(known.known_uids, uids, (), uid=True)
             states = [states[place] for one in wanted for place in one]
-        mailbox.say_changed(states, uid=True)
+        await mailbox.say_changed(states, uid=True)
 
     async def _close(self, event: Close) -> None:
         mailbox = self._selected()
