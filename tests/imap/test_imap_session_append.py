@@ -87,6 +87,13 @@ def test_all_or_none(server: ImapServer, client: Lines, command: bytes, answer: 
     assert client.say(b"APPEND INBOX " + literal(MESSAGE))[-1].startswith(b"OK ")
 
 
+def test_dates(client: Lines) -> None:
+    for date in (b"01-Jan-0001 00:00:00 +1400", b"31-Dec-9999 23:59:59 -1400"):
+        assert client.say(b'APPEND INBOX "%b" ' % date + literal(MESSAGE))[-1].startswith(b"OK ")
+    assert len(client.ok("FETCH 1:2 (INTERNALDATE BODY.PEEK[])")) == 2
+    assert client.ok("SEARCH BEFORE 1-Jan-1970") == [b"* SEARCH 1"]
+
+
 @pytest.mark.parametrize("method", ["begin", "add", "commit"])
 def test_full_disk(
     server: ImapServer, client: Lines, monkeypatch: pytest.MonkeyPatch, method: str

@@ -223,7 +223,10 @@ class Session:
     def handle(self, event: Event) -> None:
         """Carry out a command, or begin to."""
         if self.engine.condstore and not self._condstore:
-            self._condstore_begins()
+            if isinstance(event, Select):
+                self._condstore = True  # which says HIGHESTMODSEQ anyway, of the right mailbox
+            else:
+                self._condstore_begins()
         if isinstance(event, Refusal | Cancelled):
             self._dialogue = None
             self._end_idle()
