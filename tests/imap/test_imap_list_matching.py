@@ -36,6 +36,7 @@ def test_wildcards(name: str, pattern: str) -> None:
         ("a.b", "axb", False),
         ("(*", "(x", True),
         ("ä%", "äö", True),
+        ("e\u0301*", "\xe9t", True),
         ("%%", "a/b", False),
         ("%*%", "a/b", True),
     ],

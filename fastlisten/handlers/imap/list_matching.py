@@ -6,6 +6,7 @@ name's, whatever wildcards it has.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 
 __all__ = ["matcher"]
@@ -17,7 +18,9 @@ def matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
     Args:
         patterns: ``*`` stands for anything, ``%`` for anything without ``/``.
     """
-    prepared = [_joined(pattern) for pattern in dict.fromkeys(patterns)]
+    # Names of the store are in this form, whichever the client has written.
+    composed = (unicodedata.normalize("NFC", pattern) for pattern in patterns)
+    prepared = [_joined(pattern) for pattern in dict.fromkeys(composed)]
     if "*" in prepared:
         return lambda name: True
     return lambda name: any(_matches(pattern, name) for pattern in prepared)
