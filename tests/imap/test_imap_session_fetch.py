@@ -15,7 +15,10 @@ from support.imap_server import MESSAGE, ImapServer, Lines, serve_imap
 from support.kernel import open_below
 from support.waiting import until
 
+from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.imap import message_content
+from fastlisten.handlers.imap.engine_protocol import EngineProtocol
+from fastlisten.handlers.imap.handler import ImapHandler
 
 INNER = (
     b"Subject: inner\r\nContent-Type: multipart/alternative; boundary=in\r\n\r\n"
@@ -79,7 +82,8 @@ def test_sections(server: ImapServer, name: str) -> None:
     whole = SECTIONS[name]
     for _ in range(2):  # the second time by the structure that was kept
         assert section(client, name) == whole
-    for first, count in ((0, 5), (3, 100_000), (len(whole), 1), (len(whole) + 5, 7), (2, 1)):
+    size = len(whole)
+    for first, count in ((0, 5), (3, 100_000), (size - 1, 9), (size, 1), (size + 5, 7), (2, 1)):
         answer = client.ok(f"FETCH 1 BODY.PEEK[{name}]<{first}.{count}>")[0]
         assert literal(answer) == whole[first : first + count]
         assert b"]<%d> {" % first in answer
@@ -170,11 +174,37 @@ def test_long_sections_among_other_items(server: ImapServer) -> None:
     assert answer.endswith(b" BODY[TEXT]<1> {100000}\r\n" + text[1:100_001] + b")")
 
 
-def test_slow_reader_is_not_buffered(server: ImapServer) -> None:
-    message = b"Subject: long\r\n\r\n" + b"0123456789abcde\n" * 60_000
-    server.deliver(*[message] * 20)
-    client = server.lines("INBOX")
+class WatchedHandler(ImapHandler):
+    """Keeps the protocol objects of all connections."""
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        super().__init__(settings)
+        self.protocols: list[EngineProtocol] = []
+
+    def connection(self, info: ConnectionInfo) -> EngineProtocol:
+        self.protocols.append(super().connection(info))
+        return self.protocols[-1]
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[ImapServer]:
+    with serve_imap(tmp_path, WatchedHandler) as served:
+        yield served
+
+
+def test_slow_reader_is_waited_for(watched: ImapServer) -> None:
+    """What it does not read stays in the file: 19 MB do not fit into the kernel's buffers."""
+    message = b"Subject: long\r\n\r\n" + b"0123456789abcd\r\n" * 60_000
+    watched.deliver(*[message] * 20)
+    client, other = watched.lines("INBOX"), watched.lines("INBOX")
+    assert isinstance(watched.handler, WatchedHandler)
+    protocol = watched.handler.protocols[0]
     client.send(b"a FETCH 1:* BODY.PEEK[]\r\nb NOOP\r\n")
+    until(lambda: protocol.write_paused)
+    for _ in range(100):
+        other.ok("NOOP")
+    assert protocol.busy
+    assert protocol.working
     answers = client.answers(b"a")
     assert [line[: line.index(b" FETCH")] for line in answers[:-1]] == [
         b"* %d" % number for number in range(1, 21)

@@ -111,7 +111,7 @@ class ImapHandler(Handler):
             mechanisms=MECHANISMS,
         )
 
-    def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
+    def connection(self, info: ConnectionInfo) -> EngineProtocol:
         """Return the protocol object for one connection."""
         return EngineProtocol(Session(self, info))
 
