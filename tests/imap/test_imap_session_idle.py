@@ -13,6 +13,7 @@ import pytest
 from support.imap_server import ADDRESS, MESSAGE, ImapServer, Lines, serve_imap
 
 from fastlisten.mail.accounts.roster import Account
+from fastlisten.mail.store import open_accounts
 
 
 @pytest.fixture
@@ -56,6 +57,16 @@ def test_delivery_is_told(server: ImapServer) -> None:
     asyncio.run_coroutine_threadsafe(work, loop).result(30)
     assert client.response() == b"* 4 EXISTS"
     assert done(client)[-1] == b"OK Idle completed."
+
+
+def test_what_other_processes_do_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_accounts, "SWEEP", 0.05)
+    with serve_imap(tmp_path) as server:
+        client = server.lines("INBOX")
+        idle(client)
+        server.deliver()
+        assert client.response() == b"* 1 EXISTS"
+        assert done(client)[-1] == b"OK Idle completed."
 
 
 def test_what_happened_before_is_told_first(server: ImapServer) -> None:

@@ -20,6 +20,10 @@ __all__ = ["OpenAccounts"]
 #: thread of an account at a time.
 THREADS = 8
 
+#: Seconds after which whoever watches an account looks what other processes have done to it, of
+#: whose changes it is not told.
+SWEEP = 30.0
+
 
 class OpenAccounts:
     """The open accounts below a directory, on one loop.
@@ -36,6 +40,7 @@ class OpenAccounts:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
         self._accounts: dict[str, tuple[MaildirAccount, int]] = {}  # with their sessions
         self._closing: set[asyncio.Task[None]] = set()
+        self._timer = key[1].call_later(SWEEP, self._sweep)
 
     @classmethod
     def enter(cls, directory: str) -> OpenAccounts:
@@ -55,12 +60,19 @@ class OpenAccounts:
             if self._users:
                 return
             self._open.pop(self._key, None)
+        self._timer.cancel()
         while self._closing:
             await asyncio.wait(self._closing)
         for account, _ in self._accounts.values():
             await account.close()
         self._accounts.clear()
         await asyncio.to_thread(self._pool.shutdown)
+
+    def _sweep(self) -> None:
+        """Have all accounts looked at that are watched."""
+        self._timer = self._key[1].call_later(SWEEP, self._sweep)
+        for account, _ in self._accounts.values():
+            account.notify()
 
     def acquire(self, root: str) -> MaildirAccount:
         """Return the account of a Maildir, for one more session."""
