@@ -44,10 +44,22 @@ class Model:
                 for item in match[1].split(b","):
                     first, _, last = item.partition(b":")
                     for uid in range(int(first), int(last or first) + 1):
-                        self.uids.remove(uid if uid in self.uids else None)
-                        self.flags.pop(uid, None)
+                        self.vanished(uid)
             elif match := re.match(rb"\* (\d+) FETCH \((.*)\)\Z", answer, re.DOTALL):
                 self.fetched(int(match[1]), match[2])
+
+    def vanished(self, uid: int) -> None:
+        self.flags.pop(uid, None)
+        if uid in self.uids:
+            self.uids.remove(uid)
+            return
+        # It is one whose UID is not known; UIDs are ascending.
+        place = sum(1 for one in self.uids if one is not None and one < uid)
+        while self.uids[place] is not None or any(
+            one is not None and one < uid for one in self.uids[place:]
+        ):
+            place += 1
+        del self.uids[place]
 
     def fetched(self, number: int, items: bytes) -> None:
         assert number <= len(self.uids)
