@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.accounts import cheap_hash, write_accounts
 from support.imap_server import ADDRESS, MESSAGE, PASSWORD, ImapServer, serve_imap
 from support.kernel import open_below
 from support.waiting import until
@@ -135,6 +136,24 @@ def test_more_pipelined_commands_than_are_read_ahead(server: ImapServer) -> None
     assert len(lines) == 2002
     assert lines[-3] == tag + b"1999 OK NOOP completed."
     assert lines[-1] == b"z OK Logout completed."
+
+
+@pytest.mark.parametrize("command", ["NOOP", "SELECT INBOX", "IDLE", "STATUS INBOX (MESSAGES)"])
+def test_password_is_changed(server: ImapServer, command: str) -> None:
+    """Whoever has the old one, which may have been stolen, gets nothing more."""
+    client = server.lines("INBOX")
+    client.ok("NOOP")
+    write_accounts(
+        server.directory / "accounts.toml",
+        f'[account."{ADDRESS}"]\npassword = "{cheap_hash("other")}"\n',
+    )
+    assert server.handler is not None
+    server.handler.office.accounts.reload()
+    client.send(f"a {command}\r\n".encode())
+    rest = client.stream.read()
+    assert rest == b"* BYE [EXPIRED] Account has been changed, please log in again\r\n"
+    client.close()
+    until(lambda: ends(server) == {"rejected": 1})
 
 
 def test_half_closed_connection(tmp_path: Path) -> None:

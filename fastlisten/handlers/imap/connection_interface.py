@@ -81,6 +81,9 @@ class Services(Protocol):
     def logins(self) -> Logins:
         """Verify passwords."""
 
+    def admits(self, login: Login) -> bool:
+        """Return whether a user who has logged in could still do so."""
+
     def open_account(self, login: Login) -> Account:
         """Return the mail of an account, for one session."""
 

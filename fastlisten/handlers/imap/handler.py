@@ -131,6 +131,11 @@ class ImapHandler(Handler):
         """Verify passwords."""
         return self.office.logins
 
+    def admits(self, login: Login) -> bool:
+        """Return whether a user who has logged in could still do so; True if nobody knows."""
+        roster = self.office.accounts.roster
+        return roster is None or roster.admits(login)
+
     def open_account(self, login: Login) -> Account:
         """Return the mail of an account, for one session."""
         assert self._accounts is not None

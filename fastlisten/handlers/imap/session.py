@@ -103,6 +103,10 @@ _ENABLED = frozenset({"CONDSTORE", "QRESYNC"})
 #: Whose errors are about the mailbox that messages are put into.
 _PUTTING = (AppendMessage, AppendEnd, Copy, Move)
 
+#: Commands before which is looked whether the account is still the one that was logged in to: what
+#: clients say now and then, and what they begin to read or to store with.
+_ADMITTED = (Noop, Idle, Select, Status, AppendMessage)
+
 Work = Coroutine[Any, Any, None]
 
 
@@ -233,6 +237,10 @@ class Session:
             self._drop_append()
             if isinstance(event, Refusal) and event.unsaved and self._mailbox is not None:
                 self._mailbox.saved = ()
+            return
+        login = self._login
+        if isinstance(event, _ADMITTED) and login and not self._services.admits(login):
+            self.engine.bye("Account has been changed, please log in again", codes.EXPIRED)
             return
         try:
             work = self._begin(event)
