@@ -19,8 +19,7 @@ from support.kernel import open_below
 from support.waiting import until
 
 from fastlisten.handlers.base import HandlerSettings, Reason, SettingError
-from fastlisten.handlers.imap import engine_protocol
-from fastlisten.handlers.imap import session as session_module
+from fastlisten.handlers.imap import engine_protocol, selected_commands
 from fastlisten.handlers.imap.handler import ImapHandler
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.logins.logins import Logins
@@ -81,7 +80,7 @@ def test_fault_ends_the_command_only(
 
     client = server.lines("INBOX")
     with monkeypatch.context() as patch:
-        patch.setattr(session_module, "fetch", fail)
+        patch.setattr(selected_commands, "fetch", fail)
         assert client.say("FETCH 1 FLAGS")[-1] == b"NO [SERVERBUG] Internal error"
     assert "a fault of ours" in caplog.text
     assert len(client.ok("FETCH 1 FLAGS")) == 1

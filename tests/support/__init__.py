@@ -83,6 +83,7 @@ SMTP and mail
     relay, scripted_relay     a relay with configurable replies, and one that sends anything
 
 IMAP
+    imap_direct               a session without a socket, over the store in memory
     imap_driver               the engine without a connection
     imap_lines                command lines of the RFCs' examples, and odd ones made of them
     imap_reader               takes responses apart

@@ -1,0 +1,143 @@
+"""An IMAP session without a socket: its protocol object, and a transport that keeps its output.
+
+Rules of this file: over the store in memory; the client counts as one over TLS, every password is
+right. What a session takes (accounts, notices, tasks) is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
+from fastlisten.handlers.imap.engine_protocol import EngineProtocol
+from fastlisten.handlers.imap.handler import ImapHandler
+from fastlisten.mail.accounts.roster import Account as Login
+from fastlisten.mail.logins.logins import Logins
+from fastlisten.mail.store.interface import Account
+from support.memory_store import MemoryAccount
+
+__all__ = ["DirectHandler", "DirectTransport"]
+
+
+class AllLogins:
+    """Every password is right."""
+
+    async def check(self, name: str, *_: object) -> Login:
+        await asyncio.sleep(0)
+        return Login(name)
+
+
+class DirectHandler(ImapHandler):
+    """Makes sessions over messages in memory; it is neither started nor stopped.
+
+    Attributes:
+        mail: the messages.
+        opened: accounts that sessions have open.
+    """
+
+    def __init__(self, mail: MemoryAccount) -> None:
+        super().__init__(HandlerSettings(listener="imap", protocol="imap", hostname="mx.test"))
+        self.mail = mail
+        self.opened = 0
+
+    @property
+    def logins(self) -> Logins:
+        return cast(Logins, AllLogins())
+
+    @property
+    def unfinished(self) -> set[asyncio.Task[None]]:
+        """What is done for clients that have gone."""
+        return self._unfinished
+
+    def admits(self, login: Login) -> bool:
+        return True
+
+    def open_account(self, login: Login) -> Account:
+        self.opened += 1
+        return self.mail
+
+    def close_account(self, login: Login) -> None:
+        self.opened -= 1
+
+    def watch_deliveries(self, login: Login, callback: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
+    def connect(self, limit: int = 1 << 62) -> DirectTransport:
+        """Return the transport of a new session.
+
+        Args:
+            limit: octets that the client leaves unread before writing pauses.
+        """
+        info = ConnectionInfo(listener="imap", peer="127.0.0.1", port=1, tls=True)
+        return DirectTransport(self.connection(info), limit)
+
+
+class DirectTransport(asyncio.Transport):
+    """Keeps what is written until the client reads it.
+
+    Attributes:
+        protocol: the session's.
+        output: what has been written and not been read.
+        reading: whether the protocol takes input.
+    """
+
+    def __init__(self, protocol: EngineProtocol, limit: int) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.output = bytearray()
+        self.reading = True
+        self._limit = limit
+        self._closing = False
+        self._paused = False
+        protocol.connection_made(self)
+
+    def write(self, data: Any) -> None:
+        assert not self._closing
+        self.output += data
+        if len(self.output) > self._limit and not self._paused:
+            self._paused = True
+            self.protocol.pause_writing()
+
+    def read(self) -> bytes:
+        """Read everything, as the client."""
+        data = bytes(self.output)
+        self.output.clear()
+        if self._paused:
+            self._paused = False
+            self.protocol.resume_writing()
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Send octets, as the client, although the protocol may not read."""
+        if not self._closing:
+            self.protocol.data_received(data)
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def lose(self) -> None:
+        """Lose the connection, in this iteration of the loop."""
+        if not self._closing:
+            self._closing = True
+            self.protocol.connection_lost(ConnectionResetError())
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
