@@ -10,7 +10,8 @@
     registry         finds the handler class of a protocol
     smtp/            smtp and lmtp
     http/            ASGI applications, such as the management application
-    imap/, managesieve/, jmap/    descriptions of protocols that are not served yet
+    imap/            imap: reads what smtp and lmtp have delivered
+    managesieve/, jmap/    descriptions of protocols that are not served yet
 
 Rules of this package: handlers do not depend on the configuration, and protocols do not import each
 other; what several of them need is in `mail/`.

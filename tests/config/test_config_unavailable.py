@@ -34,7 +34,7 @@ def unavailable(text: str) -> list[str]:
         "socket.congestion = 'reno'",
         "bind = ['unix:/x', 'fd:3', 'systemd:x', '[::1]:0']",
         "handler = 'package.module:Class'",
-        "handler = 'package.module:Class'\nprotocol = 'imap'",
+        "handler = 'package.module:Class'\nprotocol = 'managesieve'",
         "protocol = 'http'\napp = 'package.module:make()'\nhttp.max-body-size = false",
         "smtp.max-recipients = 500",
         "smtp.role = 'mx'\nsmtp.relay = 'a:25'\nsmtp.relay-tls = 'verify'",
@@ -55,7 +55,7 @@ def test_available_settings(body: str) -> None:
         ("limits.allow = '10.0.0.0/8'", "limits.allow"),
         ("limits.deny = '10.0.0.0/8'", "limits.deny"),
         ("forward = '127.0.0.1:25'", "forward"),
-        ("protocol = 'imap'", "protocol"),
+        ("protocol = 'jmap'\ntls.implicit = true", "protocol"),
         ("protocol = 'managesieve'", "protocol"),
     ],
 )
@@ -95,7 +95,7 @@ def test_inherited_default_is_reported() -> None:
 
 def test_embedded_default_is_available() -> None:
     blocked = {problem.key.split(".")[2] for problem in find_unavailable(default_config())}
-    assert blocked == {"imap", "imaps", "managesieve", "jmap"}
+    assert blocked == {"managesieve", "jmap"}
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_classifiers_are_the_versions_with_wheels() -> None:
 
 def test_extra_serve_has_all_optional_dependencies() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    coming = {"imap", "jmap"}  # nothing uses them yet
+    coming = {"jmap"}  # nothing uses them yet
     assert not any(known_protocols().definitions[name].handler for name in coming)
     (serve,) = extras["serve"]
     used = ",".join(name for name in extras if name not in {"serve", *coming})

@@ -7,6 +7,7 @@ tests are skipped while something else uses them.
 from __future__ import annotations
 
 import contextlib
+import imaplib
 import os
 import smtplib
 import socket
@@ -22,17 +23,25 @@ from support.netns import Namespace, why_not
 from support.program import Program, program
 from support.waiting import until
 
-PORTS = {"http": 2080, "lmtp": 2424, "smtp": 2525, "submission": 2587, "submissions": 2465}
+PORTS = {
+    "http": 2080,
+    "imap": 2143,
+    "imaps": 2993,
+    "lmtp": 2424,
+    "smtp": 2525,
+    "submission": 2587,
+    "submissions": 2465,
+}
 
 NOT_SERVED = [
-    "not served, because not available in this version: imap, imaps, jmap, managesieve",
+    "not served, because not available in this version: jmap, managesieve",
 ]
 
 USER = "user@localhost"
 
 
 def served_line(name: str) -> str:
-    protocol = "smtp" if name.startswith("sub") else name
+    protocol = "smtp" if name.startswith("sub") else name.removesuffix("s")
     return (
         f'listener "{name}": {protocol} on 127.0.0.1:{PORTS[name]}; '
         "max-connections 1000, then refuse"
@@ -83,6 +92,24 @@ def submit(name: str, data: Path, password: str, body: bytes) -> None:
         assert session.sendmail(USER, [USER], body) == {}
 
 
+def read(name: str, data: Path, password: str) -> list[bytes]:
+    """Return the messages in the user's inbox, read by IMAP."""
+    context = ssl.create_default_context(cafile=str(data / "self-signed.pem"))
+    context.check_hostname = False
+    session: imaplib.IMAP4
+    if name == "imaps":
+        session = imaplib.IMAP4_SSL("127.0.0.1", PORTS[name], ssl_context=context, timeout=20)
+    else:
+        session = imaplib.IMAP4("127.0.0.1", PORTS[name], timeout=20)
+    with session:
+        if name == "imap":
+            session.starttls(context)
+        session.login(USER, password)
+        session.select(readonly=True)
+        fetched = session.fetch("1:*", "(BODY[])")[1]
+        return [one[1] for one in fetched if isinstance(one, tuple)]
+
+
 def hand_over(body: bytes) -> None:
     """Send a message by LMTP."""
     with (
@@ -125,6 +152,9 @@ def test_default_makes_an_account_and_delivers_mail(tmp_path: Path, variable: st
         hand_over(body)
         for name in ("submission", "submissions"):
             submit(name, data, kept.read_text().strip(), body)
+        for name in ("imap", "imaps"):
+            found = read(name, data, kept.read_text().strip())
+            assert [message.endswith(b"\r\n" + body) for message in found] == [True] * 4
         answer = httpx.get(f"http://127.0.0.1:{PORTS['http']}/healthz/ready")
         assert answer.status_code == 200
         assert started.stop() == 0
@@ -132,7 +162,7 @@ def test_default_makes_an_account_and_delivers_mail(tmp_path: Path, variable: st
         # Only one, about the certificate that was made.
         assert started.err.count("WARNING") == 1
         assert f"kept in {data}/self-signed.pem; SHA-256 " in started.err
-    messages = [path.read_bytes() for path in (data / "mail" / USER / "new").iterdir()]
+    messages = [path.read_bytes() for path in (data / "mail" / USER / "cur").iterdir()]
     assert [message.endswith(b"\r\n" + body) for message in messages] == [True] * 4
 
 

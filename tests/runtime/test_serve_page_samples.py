@@ -6,6 +6,7 @@ the page's first sample.
 
 from __future__ import annotations
 
+import imaplib
 import smtplib
 import socket
 import ssl
@@ -40,6 +41,17 @@ protocol = "smtp"
 [server.listener."submission"]
 bind = "[::]:587"
 protocol = "smtp"
+"""
+
+#: Its sample of two protocols.
+TWO = """
+[server.listener."smtp"]
+bind = ["[::]:25"]
+protocol = "smtp"
+
+[server.listener."imap"]
+bind = ["[::]:143"]
+protocol = "imap"
 """
 
 
@@ -141,6 +153,23 @@ def test_ports_25_and_587_are_served_to_both_families(net: Net, tmp_path: Path) 
             assert sum("at [a:3f::9]" in line for line in lines) == 1
         assert [f" as {ALICE} " in line for line in users] == [True] * 3
         assert f" as {ALICE} " not in "".join(strangers)
+
+
+def test_smtp_and_imap_are_served_to_both_families(net: Net, tmp_path: Path) -> None:
+    with net.host, program(tmp_path, TWO, accounts=accounts(), listeners=2) as started:
+        assert started.addresses == {"imap": ["[::]:143"], "smtp": ["[::]:25"]}
+        context = trusting(started)
+        with net.client:
+            for number, address in enumerate(("10.0.0.21", "10.0.0.22", "a:3f::2"), 1):
+                deliver(address, 25, address)
+                with imaplib.IMAP4(address, 143, timeout=20) as session:
+                    session.starttls(context)
+                    session.login(ALICE, PASSWORDS[ALICE])
+                    assert session.select() == ("OK", [b"%d" % number])
+                    found = session.fetch(str(number), "(BODY[HEADER.FIELDS (SUBJECT)])")[1][0]
+                    assert isinstance(found, tuple)
+                    assert found[1] == f"Subject: {address}\r\n\r\n".encode()
+        assert started.stop() == 0
 
 
 @external("swaks")

@@ -22,9 +22,9 @@ from support.waiting import until
 FULL = (
     WHOLE
     + """
-[server.listener."mailboxes"]
-bind = ["127.0.0.1:143"]
-protocol = "imap"
+[server.listener."scripts"]
+bind = ["127.0.0.1:4190"]
+protocol = "managesieve"
 """
 )
 
@@ -145,7 +145,7 @@ def test_failure_while_running_exits_with_1(tmp_path: Path) -> None:
 def test_unavailable_protocol_exits_with_2(tmp_path: Path) -> None:
     yet = "not available in this version"
     assert refused(tmp_path, FULL) == [
-        f'error: mail.toml:20: server.listener.mailboxes.protocol = "imap": {yet}',
+        f'error: mail.toml:20: server.listener.scripts.protocol = "managesieve": {yet}',
     ]
 
 

@@ -57,6 +57,8 @@ LISTENERS = {
     "submission": 'protocol = "smtp"\nsmtp.role = "submission"\n',
     "submissions": 'protocol = "smtp"\nsmtp.role = "submission"\ntls.implicit = true\n',
     "lmtp": 'protocol = "lmtp"\n',
+    "imap": 'protocol = "imap"\n',
+    "imaps": 'protocol = "imap"\ntls.implicit = true\n',
     "management": 'protocol = "http"\n',
     "managements": 'protocol = "http"\ntls.implicit = true\n',
     "application": 'protocol = "http"\napp = "support.http_application:app"\n',

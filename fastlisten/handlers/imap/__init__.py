@@ -1,4 +1,4 @@
-"""imap: known to the configuration, but not served in this version.
+"""imap: our own engine, and sessions that read the store.
 
 The modules, from the listener down to the octets:
 
@@ -23,4 +23,29 @@ The modules, from the listener down to the octets:
         rejection          why a command is not carried out
       session_log          the log of sessions
       engine/              octets to commands, and responses to octets, without I/O
+
+The public names are imported when somebody asks for them, so that reading a configuration loads no
+event loop and no native module.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastlisten.handlers.imap.handler import ImapHandler
+
+__all__ = ["ImapHandler"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.handler"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,6 +11,7 @@ __all__ = ["IMAP"]
 
 IMAP = Protocol(
     name="imap",
+    handler="fastlisten.handlers.imap:ImapHandler",
     port=143,  # RFC 9051 2.1
     tls_port=993,  # RFC 8314 7.1
     server_speaks_first=True,
