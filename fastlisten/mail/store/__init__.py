@@ -1,6 +1,7 @@
 """The store: folders, UIDs, flags and changes of an account's mail, for the protocols that read it.
 
     interface      what a protocol needs from any store
+    base           the base of a store for mail that a program has elsewhere
 
 The one that keeps mail in Maildirs, with an index per account in SQLite:
 
