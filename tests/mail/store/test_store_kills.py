@@ -24,7 +24,17 @@ SCENARIOS = {
 }
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+#: Those that take longest: a whole index is made again after each kill.
+LONG = ("First", "Lost")
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(one, marks=(pytest.mark.soak, pytest.mark.timeout(300)) if one in LONG else ())
+        for one in SCENARIOS
+    ],
+)
 def test_killed_at_every_system_call(scenario: str) -> None:
     calls = killed_at_every_call(f"support.store_kills:{scenario}")
     assert calls > SCENARIOS[scenario]
