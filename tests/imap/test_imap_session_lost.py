@@ -52,4 +52,4 @@ def test_lost_after_a_command(last: bytes) -> None:
         commands = BEFORE + b"b SELECT INBOX\r\n" + last + b"\r\n"
         handler = asyncio.run(lose_after(commands, iterations))
         assert handler.opened == 0, iterations
-        assert handler.mail.watchers == [], iterations
+        assert handler.mail.watchers == {}, iterations

@@ -211,11 +211,16 @@ class BytesOctets:
 
 
 class BaseAccount:
-    """An account whose mail lies elsewhere; implements `interface.Account`."""
+    """An account whose mail lies elsewhere; implements `interface.Account`.
+
+    Attributes:
+        mailboxes: its folders, by name.
+        watchers: what `notify` calls.
+    """
 
     def __init__(self) -> None:
         self.mailboxes: dict[str, Messages] = {}
-        self._watchers: dict[object, Callable[[], None]] = {}
+        self.watchers: dict[object, Callable[[], None]] = {}
 
     def add_folder(
         self, name: str, uidvalidity: int, *, read_only: bool = False, role: str = ""
@@ -234,7 +239,7 @@ class BaseAccount:
 
     def notify(self) -> None:
         """Have sessions look; to be called on the loop after the program has changed something."""
-        for callback in list(self._watchers.values()):
+        for callback in list(self.watchers.values()):
             callback()
 
     async def content(self, name: str, uid: int) -> bytes:
@@ -310,8 +315,8 @@ class BaseAccount:
     def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back with `notify`."""
         key = object()
-        self._watchers[key] = callback
-        return lambda: self._watchers.pop(key, None) and None
+        self.watchers[key] = callback
+        return lambda: self.watchers.pop(key, None) and None
 
     # --- what folders need --------------------------------------------------------------------
 
