@@ -19,7 +19,8 @@ from support.kernel import open_below
 from support.waiting import until
 
 from fastlisten.handlers.base import HandlerSettings, Reason, SettingError
-from fastlisten.handlers.imap import engine_protocol, selected_commands
+from fastlisten.handlers.engine_connection import READ_AHEAD
+from fastlisten.handlers.imap import selected_commands
 from fastlisten.handlers.imap.handler import ImapHandler
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.logins.logins import Logins
@@ -129,7 +130,7 @@ def test_more_pipelined_commands_than_are_read_ahead(server: ImapServer) -> None
     client = server.lines("INBOX")
     tag = b"p" * 100
     commands = b"".join(b"%b%d NOOP\r\n" % (tag, number) for number in range(2000))
-    assert len(commands) > 3 * engine_protocol.READ_AHEAD
+    assert len(commands) > 3 * READ_AHEAD
     client.send(commands + b"z LOGOUT\r\n")
     lines = client.stream.read().splitlines()
     assert len(lines) == 2002

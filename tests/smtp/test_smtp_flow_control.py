@@ -27,7 +27,7 @@ from support.smtp_harness import (
 )
 from support.waiting import until
 
-from fastlisten.handlers.smtp.engine_protocol import READ_AHEAD
+from fastlisten.handlers.engine_connection import READ_AHEAD
 from fastlisten.mail.delivery import message_writer
 from fastlisten.mail.maildir import maildir
 

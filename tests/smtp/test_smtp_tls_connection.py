@@ -14,8 +14,9 @@ import pytest
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, codes
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
+from fastlisten.handlers.engine_connection import READ_AHEAD
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.handlers.smtp.engine_protocol import READ_AHEAD, EngineProtocol
+from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
 from fastlisten.handlers.smtp.mail_session import MailSession
 
 SETTINGS: Any = object()

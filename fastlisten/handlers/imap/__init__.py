@@ -7,10 +7,15 @@ The modules, from the listener down to the octets:
       capabilities         what is announced, before and after login
       engine_protocol      transport, flow control, STARTTLS
       connection_interface  what a connection, a session and the listener know of each other
-      session              the engine's events: which command is carried out by what
-        login              LOGIN and AUTHENTICATE
-        mailbox_commands   LIST, LSUB, STATUS, CREATE
+      session              in which order commands are carried out, IDLE, and the end
+        session_state      what it holds between commands
+        session_commands   CAPABILITY, ID, ENABLE and so on
+          login            LOGIN and AUTHENTICATE
+        folder_commands    commands that name mailboxes
+          mailbox_commands what LIST, LSUB, STATUS and CREATE say
           list_matching    patterns of names
+          appending        APPEND
+        selected_commands  commands about the selected mailbox
         selected_mailbox   what the session sees of a mailbox, and telling its changes
           message_sets     numbers and UIDs to places in it
           vanished         what was expunged before
@@ -19,7 +24,6 @@ The modules, from the listener down to the octets:
         searching          SEARCH
         message_commands   STORE, EXPUNGE, COPY, MOVE
           message_flags    flags between protocol and store
-        appending          APPEND
         rejection          why a command is not carried out
       session_log          the log of sessions
       engine/              octets to commands, and responses to octets, without I/O

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.handlers.imap.engine.engine import ImapEngine, Limits
-from fastlisten.handlers.imap.session_log import LogContext, SessionLog
+from fastlisten.handlers.imap.session_log import SessionLog
+from fastlisten.handlers.session_log import SessionContext
 from fastlisten.mail.accounts.roster import Account as Login
 from fastlisten.mail.logins.logins import Logins
 from fastlisten.mail.store.interface import Account
@@ -60,7 +61,7 @@ class Connection(Protocol):
     def abort(self, reason: str) -> None:
         """Close the connection at once."""
 
-    def log_context(self) -> LogContext:
+    def log_context(self) -> SessionContext:
         """Return what a log record says of the session."""
 
     def log_fault(self) -> None:

@@ -3,36 +3,27 @@
 Rules of this file: when commands are executed and when they wait; what they mean is up to the
 session (session.py), which knows no transport. The greeting has been sent by the native core.
 
-What stops the engine for a while; each ends in a call of `run`:
-
-    a command is being carried out           Session.held_up; `resume`
-    the client does not read                 pause_writing / resume_writing
-    the connection has had its turn          call_soon -> _take_turn
-    TLS begins                               start_tls -> _secured
-
-Meanwhile the engine keeps input up to `READ_AHEAD` octets; then reading is paused.
+While a command is carried out (`Session.held_up`) nothing is executed; its end calls `resume`. What
+else stops the engine for a while is said in handlers/engine_connection.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
-from typing import cast
 
+from fastlisten.handlers.engine_connection import EngineConnection
 from fastlisten.handlers.imap.engine.commands import Goodbye, StartTls
+from fastlisten.handlers.imap.engine.engine import ImapEngine
 from fastlisten.handlers.imap.rejection import ClientGoneError
 from fastlisten.handlers.imap.session import Session
-from fastlisten.handlers.imap.session_log import LogContext
-from fastlisten.log_events import log_fault, new_session, session_name
+from fastlisten.handlers.session_log import SessionContext
+from fastlisten.log_events import log_fault, session_name
 
-__all__ = ["READ_AHEAD", "EngineProtocol"]
+__all__ = ["EngineProtocol"]
 
 logger = logging.getLogger("fastlisten.imap")
-
-#: Octets of pipelined input to keep while a command is carried out; then reading is paused.
-READ_AHEAD = 64 * 1024
 
 #: Commands that a connection may have carried out at once before it is the turn of others.
 SHARE = 64
@@ -44,7 +35,7 @@ MOST_PENDING = 64 * 1024
 TURN = 0.005
 
 
-class EngineProtocol(asyncio.Protocol):
+class EngineProtocol(EngineConnection):
     """One connection; implements `Connection`.
 
     Args:
@@ -56,53 +47,18 @@ class EngineProtocol(asyncio.Protocol):
         end_reason: why the session ended, once known.
     """
 
-    __slots__ = (
-        "_began",
-        "_eof",
-        "_pending",
-        "_reading",
-        "_received",
-        "_room",
-        "_scheduled",
-        "_sent",
-        "_tls_version",
-        "_transport",
-        "_turn",
-        "_user",
-        "_write_paused",
-        "end_reason",
-        "engine",
-        "session",
-    )
+    __slots__ = ("_pending", "_room", "_turn", "_user")
+
+    engine: ImapEngine
 
     def __init__(self, user: Session) -> None:
-        self.engine = user.engine
+        super().__init__(user.engine)
         self._user = user
-        self._transport: asyncio.Transport | None = None
-        self._reading = True
-        self._write_paused = False
         self._room: asyncio.Future[None] | None = None  # done when the client reads again
-        self._scheduled = False
-        self._eof = False
         self._turn = 0.0
         self._pending = 0  # octets that `is_due` has counted
-        self.session = new_session()
-        self._began = time.monotonic()
-        self._received = self._sent = 0  # octets
-        self._tls_version = ""
-        self.end_reason = ""
 
     # --- what the session asks for ------------------------------------------------------------
-
-    @property
-    def transport(self) -> asyncio.Transport | None:
-        """The transport; None when the connection is lost."""
-        return self._transport
-
-    @property
-    def write_paused(self) -> bool:
-        """Whether the client does not read what it is sent."""
-        return self._write_paused
 
     def write(self) -> None:
         """Write the engine's output."""
@@ -157,26 +113,8 @@ class EngineProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self._transport = cast(asyncio.Transport, transport)
-        if self.engine.encrypted:
-            self._note_tls()
+        super().connection_made(transport)
         self._user.connected(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Execute what the client sent."""
-        self._received += len(data)
-        self.engine.receive(data)
-        self.run()
-
-    def eof_received(self) -> bool:
-        """Keep the connection open for responses that are still due, if it can be half closed."""
-        self._eof = True
-        transport = self._transport
-        return self._at_work() and transport is not None and transport.can_write_eof()
-
-    def pause_writing(self) -> None:
-        """Stop executing commands: the client does not read."""
-        self._write_paused = True
 
     def resume_writing(self) -> None:
         """Go on."""
@@ -225,37 +163,16 @@ class EngineProtocol(asyncio.Protocol):
             user.handle(event)
             commands += 1
             if commands == SHARE:
-                self._run_later()
+                self.run_later()
         self.write()
-        if self._eof:
-            if not self._at_work():
-                transport.close()
-        elif (engine.buffered <= READ_AHEAD) is not self._reading:
-            self._reading = not self._reading
-            if self._reading:
-                transport.resume_reading()
-            else:
-                transport.pause_reading()
-
-    def _run_later(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._take_turn)
-
-    def _take_turn(self) -> None:
-        self._scheduled = False
-        self.run()
-
-    def _at_work(self) -> bool:
-        """Return whether something other than the client will call `run` again."""
-        return self._write_paused or self.working
+        self._wait_for_input(transport)
 
     # --- the log ------------------------------------------------------------------------------
 
-    def log_context(self) -> LogContext:
+    def log_context(self) -> SessionContext:
         """Return what a log record says of the session."""
         info = self._user.info
-        return LogContext(
+        return SessionContext(
             info.listener,
             info.peer,
             info.port,
@@ -270,12 +187,6 @@ class EngineProtocol(asyncio.Protocol):
         values = (context.listener, context.address)
         log_fault(logger, "internal-error", "%s: %s: internal error", *values, **context.fields)
 
-    def _note_tls(self) -> None:
-        """Note the TLS version for the log: when the session has ended it cannot be asked for."""
-        assert self._transport is not None
-        tls = self._transport.get_extra_info("ssl_object")
-        self._tls_version = sys.intern((tls is not None and tls.version()) or "TLS")
-
     def _log_end(self, exc: Exception | None) -> None:
         self._user.session_log.ended(
             self.log_context(),
@@ -285,25 +196,15 @@ class EngineProtocol(asyncio.Protocol):
             self._sent,
         )
 
-    def _reason(self, exc: Exception | None) -> str:
-        """Return why a session ended, unless LOGOUT or the engine ended it."""
-        transport = self._transport
-        ended_by = None if transport is None else transport.get_extra_info("ended_by")
-        if ended_by is not None:
-            return str(ended_by)
-        if self.engine.securing:
-            return "tls-failed"
-        if exc is not None:
-            return "reset" if isinstance(exc, ConnectionError) else "error"
-        return "client-closed" if self._eof else "server-closed"
+    def _log_tls_failed(self, why: str) -> None:
+        self._user.session_log.tls_failed(self.log_context(), why)
 
     # --- TLS ----------------------------------------------------------------------------------
 
     def _start_tls(self, transport: asyncio.Transport) -> bool:
         """Send the go-ahead and start the handshake; return whether that was possible."""
         settings = self._user.tls
-        begin = getattr(transport, "start_tls", None)
-        if settings is None or begin is None or self._eof:
+        if settings is None or not hasattr(transport, "start_tls") or self._eof:
             self.engine.no("TLS is not available now")
             return False
         transport.pause_reading()
@@ -312,20 +213,5 @@ class EngineProtocol(asyncio.Protocol):
         if self.engine.closed:  # something had been sent after STARTTLS
             transport.close()
             return True
-        self._reading = True  # the new transport reads, whatever the old one did
-        if not transport.is_closing():  # it is if the client has already gone
-            begin(settings).add_done_callback(self._secured)
+        self._begin_tls(transport, settings)
         return True
-
-    def _secured(self, done: asyncio.Future[asyncio.Transport]) -> None:
-        """Continue on the new transport; if the handshake failed, connection_lost follows."""
-        if done.cancelled() or done.exception() is not None:
-            why = "cancelled" if done.cancelled() else str(done.exception())
-            self._user.session_log.tls_failed(
-                self.log_context(), why or type(done.exception()).__name__
-            )
-        elif self._transport is not None and self.engine.securing:
-            self._transport = done.result()
-            self._write_paused = False
-            self.engine.tls_started()
-            self._note_tls()

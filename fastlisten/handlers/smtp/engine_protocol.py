@@ -5,46 +5,36 @@ engine's user (smtp_session.py, aiosmtpd/aiosmtpd_session.py), which knows no tr
 greeting has been sent (by the native core, or by pregreet.py) before an object is made, so it is
 never written here.
 
-What stops the engine for a while; each ends in a callback that calls `run` again:
-
-    the user waits for something            `held_up`, or an event that waits for its answer
-    the client does not read its replies    pause_writing / resume_writing
-    the connection has had its turn         call_soon -> _take_turn
-    TLS begins                              start_tls -> _secured
-
-Meanwhile the engine keeps input up to `READ_AHEAD` octets; then reading is paused. Before the
-go-ahead for TLS it is paused at once: what the client sends after STARTTLS stays in the kernel
-until the transport is replaced, and is read as part of the handshake.
+While the user waits for something nothing is executed (`held_up`, or an event that waits for its
+answer); the user calls `run` then. What else stops the engine for a while is said in
+handlers/engine_connection.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import Callable
-from typing import cast
 
+from fastlisten.handlers.engine_connection import EngineConnection
+from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import NO_TLS_NOW
 from fastlisten.handlers.smtp.engine.smtp_events import Flush, Goodbye, StartTls
 from fastlisten.handlers.smtp.engine_user import EngineUser
 from fastlisten.handlers.smtp.session_log import LogContext
-from fastlisten.log_events import log_fault, new_session, session_name
+from fastlisten.log_events import log_fault, session_name
 
-__all__ = ["READ_AHEAD", "EngineProtocol"]
+__all__ = ["EngineProtocol"]
 
 logger = logging.getLogger("fastlisten.smtp")
-
-#: Octets of pipelined input to keep while nothing can be executed; then reading is paused.
-READ_AHEAD = 64 * 1024
 
 #: How many batches of replies (64 commands, about 100 µs each) a connection may write before it is
 #: the turn of others.
 SHARE = 8
 
 
-class EngineProtocol(asyncio.Protocol):
+class EngineProtocol(EngineConnection):
     """One connection.
 
     Args:
@@ -56,47 +46,15 @@ class EngineProtocol(asyncio.Protocol):
         end_reason: why the session ended, once known.
     """
 
-    __slots__ = (
-        "_began",
-        "_eof",
-        "_reading",
-        "_received",
-        "_scheduled",
-        "_sent",
-        "_tls_version",
-        "_transport",
-        "_user",
-        "_write_paused",
-        "end_reason",
-        "engine",
-        "session",
-    )
+    __slots__ = ("_user",)
+
+    engine: SmtpEngine
 
     def __init__(self, user: EngineUser) -> None:
-        self.engine = user.engine
+        super().__init__(user.engine)
         self._user = user
-        self._transport: asyncio.Transport | None = None
-        self._reading = True
-        self._write_paused = False
-        self._scheduled = False
-        self._eof = False
-        self.session = new_session()
-        self._began = time.monotonic()
-        self._received = self._sent = 0  # octets
-        self._tls_version = ""
-        self.end_reason = ""
 
     # --- what the engine's user asks for ------------------------------------------------------
-
-    @property
-    def transport(self) -> asyncio.Transport | None:
-        """The transport; None when the connection is lost."""
-        return self._transport
-
-    @property
-    def write_paused(self) -> bool:
-        """Whether the client does not read its replies."""
-        return self._write_paused
 
     def resume(self, step: Callable[[], None] | None = None) -> None:
         """Continue after an asynchronous step has ended, if the client is still connected.
@@ -115,12 +73,6 @@ class EngineProtocol(asyncio.Protocol):
             self.log_fault()
             self.end_reason = "error"
             transport.abort()
-
-    def run_later(self) -> None:
-        """Continue in the next iteration of the loop."""
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._take_turn)
 
     def write(self, more: bytes = b"") -> None:
         """Write the engine's replies, and then what is given."""
@@ -150,26 +102,8 @@ class EngineProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self._transport = cast(asyncio.Transport, transport)
-        if self.engine.encrypted:
-            self.note_tls()
+        super().connection_made(transport)
         self._user.connected(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Execute what the client sent."""
-        self._received += len(data)
-        self.engine.receive(data)
-        self.run()
-
-    def eof_received(self) -> bool:
-        """Keep the connection open for replies that are still due, if it can be half closed."""
-        self._eof = True
-        transport = self._transport
-        return self._at_work() and transport is not None and transport.can_write_eof()
-
-    def pause_writing(self) -> None:
-        """Stop executing commands: the client does not read its replies."""
-        self._write_paused = True
 
     def resume_writing(self) -> None:
         """Go on."""
@@ -227,23 +161,7 @@ class EngineProtocol(asyncio.Protocol):
             transport.write(replies)
             if engine.refusals is not None:
                 self._log_refusals()
-        if self._eof:
-            if not self._at_work():
-                transport.close()
-        elif (engine.buffered <= READ_AHEAD) is not self._reading:
-            self._reading = not self._reading
-            if self._reading:
-                transport.resume_reading()
-            else:
-                transport.pause_reading()
-
-    def _take_turn(self) -> None:
-        self._scheduled = False
-        self.run()
-
-    def _at_work(self) -> bool:
-        """Return whether something other than the client will call `run` again."""
-        return self._write_paused or self.working
+        self._wait_for_input(transport)
 
     # --- the log ------------------------------------------------------------------------------
 
@@ -256,10 +174,10 @@ class EngineProtocol(asyncio.Protocol):
             peer,
             port,
             session_name(self.session),
-            engine.client_name,
             self._tls_version,
-            engine.protocol,
             self._user.user_name,
+            engine.client_name,
+            engine.protocol,
         )
 
     def log_fault(self) -> None:
@@ -267,12 +185,6 @@ class EngineProtocol(asyncio.Protocol):
         context, text = self.log_context(), "%s: %s: internal error"
         values = (context.listener, context.address)
         log_fault(logger, "internal-error", text, *values, **context.fields)
-
-    def note_tls(self) -> None:
-        """Note the TLS version for the log: when the session has ended it cannot be asked for."""
-        assert self._transport is not None
-        tls = self._transport.get_extra_info("ssl_object")
-        self._tls_version = sys.intern((tls is not None and tls.version()) or "TLS")
 
     def _log_refusals(self) -> None:
         """Log the negative replies that have been sent."""
@@ -300,17 +212,8 @@ class EngineProtocol(asyncio.Protocol):
                 engine.refused,
             )
 
-    def _reason(self, exc: Exception | None) -> str:
-        """Return why a session ended, unless the client's QUIT or the engine ended it."""
-        transport = self._transport
-        ended_by = None if transport is None else transport.get_extra_info("ended_by")
-        if ended_by is not None:
-            return str(ended_by)
-        if self.engine.securing:
-            return "tls-failed"
-        if exc is not None:
-            return "reset" if isinstance(exc, ConnectionError) else "error"
-        return "client-closed" if self._eof else "server-closed"
+    def _log_tls_failed(self, why: str) -> None:
+        self._user.session_log.tls_failed(self.log_context(), why)
 
     # --- TLS ----------------------------------------------------------------------------------
 
@@ -320,8 +223,7 @@ class EngineProtocol(asyncio.Protocol):
         if not user.admits_tls():
             return False
         settings = user.tls
-        begin = getattr(transport, "start_tls", None)
-        if settings is None or begin is None or self._eof:
+        if settings is None or not hasattr(transport, "start_tls") or self._eof:
             self.engine.reject(NO_TLS_NOW)
             return False
         transport.pause_reading()
@@ -330,21 +232,8 @@ class EngineProtocol(asyncio.Protocol):
         replies = self.engine.replies()
         self._sent += len(replies)
         transport.write(replies)
-        self._reading = True  # the new transport reads, whatever the old one did
-        if not transport.is_closing():  # it is if the client has already gone
-            begin(settings).add_done_callback(self._secured)
+        self._begin_tls(transport, settings)
         return True
 
-    def _secured(self, done: asyncio.Future[asyncio.Transport]) -> None:
-        """Continue on the new transport; if the handshake failed, connection_lost follows."""
-        if done.cancelled() or done.exception() is not None:
-            why = "cancelled" if done.cancelled() else str(done.exception())
-            self._user.session_log.tls_failed(
-                self.log_context(), why or type(done.exception()).__name__
-            )
-        elif self._transport is not None and self.engine.securing:
-            self._transport = done.result()
-            self._write_paused = False
-            self.engine.tls_started()
-            self.note_tls()
-            self._user.tls_begun()
+    def _tls_begun(self) -> None:
+        self._user.tls_begun()

@@ -1,8 +1,7 @@
-"""The log of a listener's sessions: rejections, logins, ends of sessions, and omitted records.
+"""The log of a listener's SMTP sessions: rejections, logins and ends of sessions.
 
-Rules of this file: texts, fields and bounds; engine_protocol.py and its subclasses decide when
-something is logged. Whatever a client can cause without end is bounded per listener and kind.
-Messages and logins have no bound here: they cost the client more than us.
+Rules of this file: what handlers/session_log.py does not have; engine_protocol.py decides when
+something is logged. Messages and logins have no bound: they cost the client more than us.
 """
 
 from __future__ import annotations
@@ -10,9 +9,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from fastlisten.handlers.session_log import SessionContext, SessionLogBase
 from fastlisten.handlers.smtp.engine.smtp_events import Recipient, Refusal
 from fastlisten.handlers.smtp.engine.verbs import verb_shown
-from fastlisten.log_events import address_text, log, shortened
+from fastlisten.log_events import log, shortened
 from fastlisten.log_throttle import Throttle
 from fastlisten.mail.counts import Counts
 
@@ -24,48 +24,20 @@ logger = logging.getLogger("fastlisten.smtp")
 _RECIPIENTS = 5
 
 
-# Not frozen, because that would take four times as long, for each session.
 @dataclass(slots=True)
-class LogContext:
-    """The session that a record is about, as far as it is known; do not change it.
+class LogContext(SessionContext):
+    """The session that a record is about; `SessionContext` says more.
 
     Attributes:
-        listener: id of the listener.
-        peer: the client's address, empty on a Unix socket.
-        port: its port.
-        session: its name, empty before there is one.
         helo: the name that the client gave in HELO, EHLO or LHLO.
-        tls: version of TLS, empty without TLS.
         protocol: SMTP, ESMTP or LMTP.
-        user: the user that has logged in, empty if none has.
     """
 
-    listener: str
-    peer: str
-    port: int
-    session: str = ""
     helo: str = ""
-    tls: str = ""
     protocol: str = "SMTP"
-    user: str = ""
-
-    @property
-    def fields(self) -> dict[str, object]:
-        """The fields that all records of a session have."""
-        return {
-            "listener": self.listener,
-            "peer": self.peer,
-            "port": self.port,
-            "session": self.session,
-        }
-
-    @property
-    def address(self) -> str:
-        """The client's address and port, for the text of a record."""
-        return address_text(self.peer, self.port)
 
 
-class SessionLog:
+class SessionLog(SessionLogBase):
     """The log of one listener.
 
     Args:
@@ -74,16 +46,13 @@ class SessionLog:
     """
 
     def __init__(self, listener: str, counts: Counts) -> None:
-        self.listener = listener
-        self.counts = counts
-        self._refusals = Throttle(self._refusals_omitted)
-        self._sessions = Throttle(self._sessions_omitted)
-        self._handshakes = Throttle(self._refusals_omitted)
+        super().__init__(logger, listener, counts)
+        self._refusals = Throttle(self._rejections_omitted)
 
     def close(self) -> None:
         """Log what was omitted."""
-        for one in (self._refusals, self._sessions, self._handshakes):
-            one.close()
+        self._refusals.close()
+        super().close()
 
     # --- refusals -----------------------------------------------------------------------------
 
@@ -133,56 +102,7 @@ class SessionLog:
             reason=refusal.reason,
         )
 
-    def _refusals_omitted(self, reason: str, count: int) -> None:
-        log(
-            logger,
-            logging.INFO,
-            "rejections-omitted",
-            "%s: %d more rejections are not shown: %s",
-            self.listener,
-            count,
-            reason,
-            listener=self.listener,
-            reason=reason,
-            count=count,
-        )
-
-    def tls_failed(self, context: LogContext, why: str) -> None:
-        """Log a handshake after STARTTLS that failed."""
-        if logger.isEnabledFor(logging.INFO) and self._handshakes.allows("tls-failed"):
-            text = "%s: TLS handshake with %s failed: %s"
-            why = shortened(why)
-            values = (context.listener, context.address, why)
-            log(logger, logging.INFO, "tls-failed", text, *values, **context.fields, error=why)
-
-    # --- logins -------------------------------------------------------------------------------
-
-    def logged_in(self, context: LogContext, user: str) -> None:
-        """Log a login that succeeded."""
-        text = "%s: %s: logged in as %s"
-        values = (context.listener, context.address, user)
-        log(logger, logging.INFO, "login-succeeded", text, *values, **context.fields, user=user)
-
-    def login_deferred(self, context: LogContext, why: str) -> None:
-        """Log that a password could not be verified; mail/logins logs wrong passwords."""
-        text = "%s: %s: login deferred: %s"
-        values = (context.listener, context.address, why)
-        log(logger, logging.WARNING, "login-deferred", text, *values, **context.fields, error=why)
-
     # --- ends ---------------------------------------------------------------------------------
-
-    def wants_end(self, reason: str, useful: bool = False) -> bool:
-        """Count the end of a session; return whether to log it.
-
-        Args:
-            reason: why it ended, one of a fixed set of words.
-            useful: it brought a message or a login. The others may be scanners, of which there
-                is an endless number, so only a limited number of them is logged.
-        """
-        self.counts.ended(reason)
-        if not logger.isEnabledFor(logging.INFO):
-            return False
-        return useful or self._sessions.allows(reason)
 
     def ended(
         self,
@@ -229,20 +149,6 @@ class SessionLog:
             messages=messages,
             rejected=rejected,
             reason=reason,
-        )
-
-    def _sessions_omitted(self, reason: str, count: int) -> None:
-        log(
-            logger,
-            logging.INFO,
-            "sessions-omitted",
-            "%s: %d more ended sessions are not shown: %s",
-            self.listener,
-            count,
-            reason,
-            listener=self.listener,
-            reason=reason,
-            count=count,
         )
 
 
