@@ -71,6 +71,7 @@ def test_two_sessions(server: ImapServer) -> None:
     assert first.response().startswith(b"* 2 FETCH (UID 2 FLAGS (\\Deleted) MODSEQ (")
     second.ok("EXPUNGE")
     assert first.response() == b"* VANISHED 2"
+    assert first.response().startswith(b"* OK [HIGHESTMODSEQ ")
     second.ok("MOVE 1 INBOX")
     assert first.response() == b"* VANISHED 1"
     first.send(b"DONE\r\n")

@@ -56,7 +56,7 @@ async def _search(session: SessionState, event: Search) -> None:
 async def _expunge(session: SessionState, event: Expunge) -> None:
     mailbox = session.selected()
     await expunge(event, mailbox)
-    await mailbox.tell(expunge=True)
+    await mailbox.tell(expunge=True, highest=False)
     session.engine.ok("Expunge completed.", _highest_modseq(session))  # RFC 7162 3.2.7
 
 
@@ -68,7 +68,7 @@ async def _copy(session: SessionState, event: Copy) -> None:
 async def _move(session: SessionState, event: Move) -> None:
     mailbox = session.selected()
     await move(event, mailbox, session.client())
-    await mailbox.tell(expunge=True, uid=event.uid)
+    await mailbox.tell(expunge=True, uid=event.uid, highest=False)
     session.engine.ok("Move completed.", _highest_modseq(session))  # RFC 7162 3.2.9
 
 

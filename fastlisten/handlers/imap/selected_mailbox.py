@@ -69,6 +69,7 @@ class SelectedMailbox:
         "_connection",
         "_engine",
         "_exists",
+        "_highest",
         "_keywords",
         "_recent",
         "_told",
@@ -85,6 +86,7 @@ class SelectedMailbox:
         self._recent = self._count_recent()
         self._keywords = list(folder.keywords())
         self._told: dict[int, int] = {}
+        self._highest = 0  # the last HIGHESTMODSEQ or MODSEQ of a change that was said
 
     def _count_recent(self) -> int:
         uids = self.folder.uids()
@@ -110,7 +112,8 @@ class SelectedMailbox:
 
     def say_highest_modseq(self) -> None:
         """Say HIGHESTMODSEQ (RFC 7162 3.1.2)."""
-        self._say("Highest", codes.highest_modseq(self.folder.highestmodseq))
+        self._highest = self.folder.highestmodseq
+        self._say("Highest", codes.highest_modseq(self._highest))
 
     def _say_flags(self) -> None:
         names = (*SYSTEM_FLAGS, *self._keywords)
@@ -179,13 +182,19 @@ class SelectedMailbox:
         """Note that the client knows what these messages have now, or does not want to."""
         for one in states:
             self._told[one.uid] = one.modseq
+            self._highest = max(self._highest, one.modseq)
 
-    async def tell(self, *, expunge: bool, uid: bool = False) -> None:
+    async def tell(self, *, expunge: bool, uid: bool = False, highest: bool = True) -> None:
         """Take over what has happened, and say it.
+
+        A client that synchronises by QRESYNC is also told HIGHESTMODSEQ, if no answer has had it.
+        Otherwise it would not know the one of messages that came, and take them as changed when it
+        is here again; interimap even merges their flags with those that the other side has now.
 
         Args:
             expunge: messages may be said to be gone.
             uid: UIDs are to be said with flags (RFC 3501 6.4.8).
+            highest: HIGHESTMODSEQ may be said; the answer to some commands has it.
 
         Raises:
             MailboxDeletedError: it is no more.
@@ -202,6 +211,11 @@ class SelectedMailbox:
             await self.say_changed(
                 [one for one in changes.changed if told.get(one.uid) != one.modseq], uid=uid
             )
+            self._highest = max(self._highest, *(one.modseq for one in changes.changed))
+        # Only if all is told that it stands for, messages that are gone too.
+        highest = highest and expunge and "QRESYNC" in self._engine.enabled
+        if highest and self.folder.highestmodseq > self._highest:
+            self.say_highest_modseq()
 
     def _tell_numbers(self, changes: Changes) -> None:
         engine, uids, gone = self._engine, self.folder.uids(), changes.gone
