@@ -33,6 +33,9 @@ VERSIONS = {
     "smtp-sink": (("postconf", "-d", "mail_version"), r"mail_version = (\S+)"),
     "openssl": (("openssl", "version"), r"OpenSSL (\d+\.\d+)"),
     "wrk": (("wrk", "-v"), r"wrk \D*([\d.]+)"),
+    "mbsync": (("mbsync", "--version"), r"isync (\S+)"),
+    "interimap": (("interimap", "--version"), r"version (\S+)"),
+    "offlineimap": (("offlineimap", "--version"), r"(\S+)"),
     "h2load": (("h2load", "--version"), r"nghttp2/(\S+)"),
 }
 

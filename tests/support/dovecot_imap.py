@@ -19,7 +19,7 @@ from fastlisten.mail.mime.structure import Part
 from support.environment import own_environment
 from support.other_user import NOBODY, user_directory
 
-__all__ = ["DOVECOT_IMAP", "MIME", "Dovecot", "cut_off", "doubtful", "dovecot"]
+__all__ = ["DOVECOT_IMAP", "MIME", "Dovecot", "cut_off", "doubtful", "dovecot", "dovecot_command"]
 
 #: Where Debian's package dovecot-imapd has it.
 DOVECOT_IMAP = "/usr/lib/dovecot/imap"
@@ -105,33 +105,45 @@ def dovecot(messages: Sequence[bytes]) -> Iterator[Dovecot]:
             (mail / folder).mkdir(parents=True)
         for number, data in enumerate(messages):
             (mail / "cur" / f"{number + 1}.M{number}.host:2,S").write_bytes(data)
-        user, group = os.geteuid(), os.getegid()
-        if user == 0:
-            user, group = NOBODY.pw_uid, NOBODY.pw_gid
-            for path in (mail, *mail.rglob("*")):
-                os.chown(path, user, group)
-        configuration = directory / "dovecot.conf"
-        configuration.write_text(
-            f"""
-            mail_location = maildir:{mail}
-            mail_uid = {user}
-            mail_gid = {group}
-            first_valid_uid = 1
-            first_valid_gid = 1
-            ssl = no
-            log_path = /dev/null
-            base_dir = {directory}/run
-            state_dir = {directory}/state
-            """
+        yield from _session(_configured(directory))
+
+
+@contextlib.contextmanager
+def dovecot_command() -> Iterator[list[str]]:
+    """Make an empty account of Dovecot's; return the command that serves it."""
+    with user_directory() as directory:
+        (directory / "mail").mkdir()
+        yield _command(
+            _configured(directory, "namespace inbox {\n inbox = yes\n separator = /\n}\n")
         )
-        yield from _session(configuration)
+
+
+def _configured(directory: Path, more: str = "") -> Path:
+    """Write a configuration that serves `mail` in a directory, and let Dovecot own that."""
+    mail = directory / "mail"
+    user, group = os.geteuid(), os.getegid()
+    if user == 0:
+        user, group = NOBODY.pw_uid, NOBODY.pw_gid
+        for path in (mail, *mail.rglob("*")):
+            os.chown(path, user, group)
+    configuration = directory / "dovecot.conf"
+    configuration.write_text(
+        f"mail_location = maildir:{mail}\nmail_uid = {user}\nmail_gid = {group}\n"
+        "first_valid_uid = 1\nfirst_valid_gid = 1\nssl = no\nlog_path = /dev/null\n"
+        f"base_dir = {directory}/run\nstate_dir = {directory}/state\n{more}"
+    )
+    return configuration
+
+
+def _command(configuration: Path) -> list[str]:
+    settings = {**own_environment(), "USER": "test", "HOME": str(configuration.parent)}
+    words = ["env", "-i", *(f"{name}={value}" for name, value in settings.items())]
+    return [*words, DOVECOT_IMAP, "-c", str(configuration)]
 
 
 def _session(configuration: Path) -> Iterator[Dovecot]:
-    settings = {**own_environment(), "USER": "test", "HOME": str(configuration.parent)}
-    words = ["env", "-i", *(f"{name}={value}" for name, value in settings.items())]
-    words += [DOVECOT_IMAP, "-c", str(configuration)]
-    client = imaplib.IMAP4_stream("exec " + shlex.join(words) + " 2>/dev/null")
+    command = shlex.join(_command(configuration))
+    client = imaplib.IMAP4_stream(f"exec {command} 2>/dev/null")
     try:
         assert client.select("INBOX", readonly=True)[0] == "OK"
         yield Dovecot(client)

@@ -1,0 +1,90 @@
+"""interimap keeps an account here and one of Dovecot the same by QRESYNC, with changes on both.
+
+Rules of this file: as in the one of mbsync. Dovecot's IMAP process is the other side, as a tunnel:
+both servers must tell the same of what has changed and what is gone since the last run.
+"""
+
+from __future__ import annotations
+
+import imaplib
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.dovecot_imap import dovecot_command
+from support.external_programs import run
+from support.imap_server import ADDRESS, PASSWORD, ImapServer, serve_imap
+from support.imap_sync import ImapSide, changed, filled
+from support.marks import external
+
+CONFIGURATION = """
+database = {directory}/state.db
+
+[local]
+type = tunnel
+command = cat | {command} | cat
+null-stderr = YES
+
+[remote]
+type = imaps
+host = 127.0.0.1
+port = {port}
+username = {user}
+password = {password}
+SSL_CAfile = {certificate}
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ImapServer]:
+    (tmp_path / "server").mkdir()
+    with serve_imap(tmp_path / "server") as served:
+        yield served
+
+
+@pytest.fixture
+def command() -> Iterator[str]:
+    with dovecot_command() as words:
+        yield shlex.join(words)
+
+
+def interimap(server: ImapServer, directory: Path, command: str) -> str:
+    """Run interimap once; return what it says."""
+    path = directory / "interimap.conf"
+    path.write_text(
+        CONFIGURATION.format(
+            directory=directory,
+            command=command,
+            port=server.port,
+            user=ADDRESS,
+            password=PASSWORD,
+            certificate=server.certificate,
+        )
+    )
+    return run("interimap", "--config", path).stderr.decode()
+
+
+@external("interimap")
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.soak)])
+def test_changes_on_both_sides(
+    server: ImapServer, tmp_path: Path, command: str, count: int
+) -> None:
+    ours = ImapSide(server.client())
+    with imaplib.IMAP4_stream(f"exec {command} 2>/dev/null") as client:
+        theirs = ImapSide(client)
+        inbox = filled(ours, "INBOX", "first", count)
+        work = filled(theirs, "Work", "first", count // 4)
+        print(interimap(server, tmp_path, command))
+        assert ours.read("INBOX") == theirs.read("INBOX") == inbox
+        assert ours.read("Work") == theirs.read("Work") == work
+        for mailbox, known in (("INBOX", inbox), ("Work", work)):
+            changed(ours, mailbox, known, 0, "ours")
+            changed(theirs, mailbox, known, 4, "theirs")
+        more = filled(ours, "Later", "first", 3)
+        interimap(server, tmp_path, command)
+        for mailbox, known in (("INBOX", inbox), ("Work", work), ("Later", more)):
+            assert ours.read(mailbox) == theirs.read(mailbox) == known
+        before = ours.state("INBOX", "Work", "Later")
+        interimap(server, tmp_path, command)
+        assert ours.state("INBOX", "Work", "Later") == before
