@@ -80,6 +80,7 @@ class DirectTransport(asyncio.Transport):
     Attributes:
         protocol: the session's.
         output: what has been written and not been read.
+        most: octets that have been unread at once.
         reading: whether the protocol takes input.
     """
 
@@ -87,6 +88,7 @@ class DirectTransport(asyncio.Transport):
         super().__init__()
         self.protocol = protocol
         self.output = bytearray()
+        self.most = 0
         self.reading = True
         self._limit = limit
         self._closing = False
@@ -96,6 +98,7 @@ class DirectTransport(asyncio.Transport):
     def write(self, data: Any) -> None:
         assert not self._closing
         self.output += data
+        self.most = max(self.most, len(self.output))
         if len(self.output) > self._limit and not self._paused:
             self._paused = True
             self.protocol.pause_writing()
@@ -113,6 +116,21 @@ class DirectTransport(asyncio.Transport):
         """Send octets, as the client, although the protocol may not read."""
         if not self._closing:
             self.protocol.data_received(data)
+
+    async def settle(self) -> None:
+        """Let the session work until it waits for the client."""
+        seen: tuple[object, ...] = ()
+        idle = 0
+        while idle < 10:
+            await asyncio.sleep(0)
+            engine = self.protocol.engine
+            now = (len(self.output), engine.buffered, engine.waiting, self.protocol.working)
+            # While it works in a thread the loop has nothing to do.
+            idle = idle + 1 if now == seen and not self._works() else 0
+            seen = now
+
+    def _works(self) -> bool:
+        return self.protocol.working and not self._paused and not self._closing
 
     def close(self) -> None:
         if not self._closing:
