@@ -14,6 +14,8 @@ The one that keeps mail in Maildirs, with an index per account in SQLite:
       index_snapshot  what the index alone knows, for the day on which it is lost
       file_identity  whether a file is a copy
     pending        file work that committed transactions imply
+    first_open     what Dovecot or Courier knew about an account that is new here
+      former_files   their files
     absorb         taking over what was delivered, and what other programs have done
     folders        which there are; CREATE, DELETE, RENAME
     flags          STORE

@@ -38,6 +38,7 @@ from fastlisten.mail.store.files import (
     rename_into,
     times_of,
 )
+from fastlisten.mail.store.first_open import Messages, messages_of
 from fastlisten.mail.store.index import LARGEST_SLICE, Index
 from fastlisten.mail.store.pending import box_of
 from fastlisten.mail.store.rows import NewMessage, insert_messages
@@ -100,13 +101,19 @@ def look(index: Index, folder: int, *, thorough: bool = False) -> Looked:
         if box is None:
             return looked
         ((seen,),) = index.query("SELECT seen_mtime FROM folder WHERE id = ?", (folder,))
-        if thorough or times_of(box)[1] != seen:
+        former = index.query("SELECT uidnext FROM former_uids WHERE folder = ?", (folder,))
+        if thorough or former or times_of(box)[1] != seen:
             difference = _compare(index, folder, box)
         else:
             difference = _Difference(list(found_in_new(box)))
         arrived = sorted(difference.arrived, key=lambda found: arrival_order(found.name))
-        looked.arrived += _absorb(index, folder, box, arrived[:LARGEST_SLICE])
-    for files in _slices(arrived[LARGEST_SLICE:]):
+        if not former:
+            looked.arrived += _absorb(index, folder, box, arrived[:LARGEST_SLICE])
+            arrived = arrived[LARGEST_SLICE:]
+    if former:
+        looked.arrived += _import(index, folder, box, former[0][0], arrived)
+        arrived = []
+    for files in _slices(arrived):
         with index.locked():
             looked.arrived += _absorb(index, folder, box, files)
     for files in _slices(difference.flagged):
@@ -182,10 +189,41 @@ def _slices(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
         yield items[start : start + LARGEST_SLICE]
 
 
+def _import(index: Index, folder: int, box: Maildir, uidnext: int, files: Sequence[Found]) -> int:
+    """Insert messages with what another server knew about them; return how many were inserted."""
+    messages = messages_of(box.path, uidnext, files)
+    uids = messages.uids
+    # The sort is stable: messages without a UID come after the others, in their own order.
+    ordered = sorted(files, key=lambda found: uids.get(found.name, uidnext))
+    expected = _count_below(index, folder, uidnext) + len(uids)
+    inserted = 0
+    for some in _slices(ordered):
+        with index.locked():
+            inserted += _absorb(index, folder, box, some, messages)
+    # If one was moved meanwhile, the next look finds it.
+    if _count_below(index, folder, uidnext) >= expected:
+        with index.locked(), index.transaction() as db:
+            db.execute("DELETE FROM former_uids WHERE folder = ?", (folder,))
+    return inserted
+
+
+def _count_below(index: Index, folder: int, uid: int) -> int:
+    ((count,),) = index.query(
+        "SELECT count(*) FROM message WHERE folder = ? AND uid < ?", (folder, uid)
+    )
+    return int(count)
+
+
 # --- under the lock, some messages at a time ------------------------------------------------------
 
 
-def _absorb(index: Index, folder: int, box: Maildir, files: Sequence[Found]) -> int:
+def _absorb(
+    index: Index,
+    folder: int,
+    box: Maildir,
+    files: Sequence[Found],
+    former: Messages | None = None,
+) -> int:
     """Insert messages, then move those in new/ into cur/; return how many were inserted."""
     fresh: list[NewMessage] = []
     move: list[tuple[Found, int]] = []
@@ -199,6 +237,7 @@ def _absorb(index: Index, folder: int, box: Maildir, files: Sequence[Found]) -> 
             (names,),
         )
     )
+    taken = _taken_uids(index, folder, former, files)
     for file in files:
         found = file
         if found.name in known:
@@ -217,8 +256,13 @@ def _absorb(index: Index, folder: int, box: Maildir, files: Sequence[Found]) -> 
             logger.warning("cannot read %s: %s", found.path, error.strerror)
             continue
         if inspected is not None:
-            words = expected.get(found.name, "")
-            fresh.append(NewMessage(found.name, found.bits, inspected, words))
+            words, uid = expected.get(found.name, ""), 0
+            if former is not None:
+                words = f"{words} {former.keywords_of(found)}"
+                uid = former.uids.get(file.name, 0)
+            uid = 0 if uid in taken else uid
+            taken.add(uid)
+            fresh.append(NewMessage(found.name, found.bits, inspected, words, uid=uid))
             if found.new:
                 move.append((found, found.bits))
     if fresh:
@@ -239,6 +283,22 @@ def _absorb(index: Index, folder: int, box: Maildir, files: Sequence[Found]) -> 
                 (times_of(box)[1], folder, before),
             )
     return len(fresh)
+
+
+def _taken_uids(
+    index: Index, folder: int, former: Messages | None, files: Sequence[Found]
+) -> set[int]:
+    """Return which UIDs of another server other messages have: its list may be wrong."""
+    if former is None:
+        return set()
+    uids = json.dumps([former.uids[found.name] for found in files if found.name in former.uids])
+    return {
+        uid
+        for (uid,) in index.query(
+            "SELECT uid FROM message WHERE folder = ? AND uid IN (SELECT value FROM json_each(?))",
+            (folder, uids),
+        )
+    }
 
 
 def _flags_in_index(index: Index, folder: int, name: str) -> int | None:

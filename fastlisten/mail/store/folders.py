@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from fastlisten.mail.maildir.folder_names import FolderNameError, directory_of, folder_of
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import unique_name
+from fastlisten.mail.store.first_open import FormerFolder, end_import, former_folder, importing
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import (
     FolderExistsError,
@@ -115,8 +116,12 @@ def _discover(index: Index) -> None:
     }
     # A name may be missing from a listing because another one is changed meanwhile.
     gone = [name for name in known if name not in found and not os.path.isdir(f"{root}/{name}")]
+    first = importing(index)
     for name in sorted(found - known.keys()):
-        _insert(index, name, "")
+        former = former_folder(f"{root}/{name}" if name else root) if first else None
+        _insert(index, name, former=former)
+    if first:
+        end_import(index)
     for name in gone:
         with index.transaction() as db:
             _forget(index, db, known[name])
@@ -124,22 +129,45 @@ def _discover(index: Index) -> None:
         finish(index)
 
 
-def _insert(index: Index, directory: str, role: str) -> None:
-    uidvalidity = index.new_uidvalidity()
+def _insert(
+    index: Index,
+    directory: str,
+    role: str = "",
+    *,
+    subscribed: bool = False,
+    former: FormerFolder | None = None,
+) -> None:
+    """Add a folder to the index.
+
+    Args:
+        index: the account's.
+        directory: the folder's.
+        role: its special use; another folder that has it loses it.
+        subscribed: subscribe to it, too.
+        former: what another server knew about it.
+    """
+    uidvalidity = former.uidvalidity if former else 0
+    uidnext = former.uidnext if former else 1
+    uidvalidity = uidvalidity or index.new_uidvalidity()
     with index.transaction() as db:
         number = index.numbers(1)
-        former = db.execute("SELECT role FROM former WHERE name = ?", (directory,)).fetchone()
+        row = db.execute("SELECT role FROM former WHERE name = ?", (directory,)).fetchone()
         db.execute("DELETE FROM former WHERE name = ?", (directory,))
-        if former is not None and not role:
-            (role,) = former
+        if row is not None and not role:
+            (role,) = row
         if role:
             db.execute("UPDATE folder SET role = NULL, modseq = ? WHERE role = ?", (number, role))
         db.execute(
             "INSERT INTO folder"
-            " (id, name, uidvalidity, highmodseq, createseq, modseq, countseq, role)"
-            " VALUES (?1, ?2, ?3, ?1, ?1, ?1, ?1, ?4)",
-            (number, directory, uidvalidity, role or None),
+            " (id, name, uidvalidity, highmodseq, createseq, modseq, countseq, role, uidnext,"
+            " synced, recent)"
+            " VALUES (?1, ?2, ?3, ?1, ?1, ?1, ?1, ?4, ?5, ?5, ?5)",
+            (number, directory, uidvalidity, role or None, uidnext),
         )
+        if former and former.wanted:
+            db.execute("INSERT INTO former_uids VALUES (?, ?)", (number, uidnext))
+        if subscribed:
+            db.execute("INSERT OR IGNORE INTO subscription VALUES (?)", (_name_of(directory),))
 
 
 def _forget(index: Index, db: sqlite3.Connection, folder: int) -> None:
@@ -152,6 +180,7 @@ def _forget(index: Index, db: sqlite3.Connection, folder: int) -> None:
     )
     db.execute("DELETE FROM folder WHERE id = ?", (folder,))
     db.execute("DELETE FROM keyword WHERE folder = ?", (folder,))
+    db.execute("DELETE FROM former_uids WHERE folder = ?", (folder,))
     add(db, folder, "", Op.PURGE_FOLDER)
 
 
@@ -267,16 +296,13 @@ def create(index: Index, name: str, role: str = "") -> FolderRow:
         OSError: its directory cannot be made.
     """
     directory = _directory_of(name)
-    name = unicodedata.normalize("NFC", name)
     with index.locked():
         _discover(index)
         if _find(index, name) is not None:
             raise FolderExistsError(f"Mailbox already exists: {name}")
         # First, because a directory without a row is found again, and empty.
         Maildir(f"{index.maildir.path}/{directory}").prepare()
-        _insert(index, directory, role)
-        with index.transaction() as db:
-            db.execute("INSERT OR IGNORE INTO subscription VALUES (?)", (name,))
+        _insert(index, directory, role, subscribed=True)
     return find(index, name)
 
 

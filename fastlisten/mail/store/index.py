@@ -36,7 +36,7 @@ from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store import index_snapshot
 from fastlisten.mail.store.account_lock import AccountLock
 from fastlisten.mail.store.file_identity import identity_of
-from fastlisten.mail.store.schema import SCHEMA, VERSION
+from fastlisten.mail.store.schema import SCHEMA, STEPS, VERSION
 from fastlisten.private_files import open_new, replace
 
 __all__ = ["LARGEST_SLICE", "RESTORED_STRIDE", "UID_STRIDE", "Index", "boot_id"]
@@ -55,6 +55,9 @@ RESTORED_STRIDE = 1_000_000
 #: Seconds that SQLite waits for another process that opens or recovers the index: longer than any
 #: checkpoint takes.
 _PATIENCE = 60.0
+
+#: Name of the file that holds the last UIDVALIDITY.
+_UIDVALIDITY = "uidvalidity"
 
 #: Primary result codes of SQLite: SQLITE_CORRUPT, SQLITE_NOTADB.
 _DAMAGED = frozenset({11, 26})
@@ -153,15 +156,21 @@ class Index:
             raise
 
     def _create(self) -> None:
+        # Something only an index writes: without it there has never been one.
+        first = not os.path.exists(f"{self.maildir.path}/{_UIDVALIDITY}")
+        now = _now()
         with self._synced(), index_snapshot.attached(self._db, self._snapshot) as lost:
             try:
                 self._db.executescript("BEGIN IMMEDIATE;" + SCHEMA)
                 self._db.execute(
-                    "INSERT INTO state VALUES (1, ?, ?, ?, ?, 0, 0)",
-                    (secrets.token_hex(8), _now(), self._boot, identity_of(self._path)),
+                    # Nobody knows what happened before this index.
+                    "INSERT INTO state VALUES (1, ?, ?, ?, ?, 0, ?)",
+                    (secrets.token_hex(8), now, self._boot, identity_of(self._path), now),
                 )
                 if lost:
                     index_snapshot.recall(self._db, self._snapshot)
+                elif first:
+                    self._db.executemany("INSERT INTO first_open VALUES (?)", [(s,) for s in STEPS])
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
                 self._db.execute("COMMIT")
             except BaseException:
@@ -341,16 +350,25 @@ class Index:
 
         The last one is in a file of its own too, so that a new index does not use it again.
         """
-        path = f"{self.maildir.path}/uidvalidity"
-        try:
-            with open(path, encoding="ascii") as file:
-                last = int(file.read(20))
-        except (FileNotFoundError, ValueError):
-            last = 0
         (known,) = self.query("SELECT max(uidvalidity) FROM folder")[0]
-        number = max(last + 1, (known or 0) + 1, int(time.time()))
-        replace(path, b"%d\n" % number)
+        number = max(self._last_uidvalidity() + 1, (known or 0) + 1, int(time.time()))
+        self._keep_uidvalidity(number)
         return number
+
+    def note_uidvalidity(self, number: int) -> None:
+        """Take note of a UIDVALIDITY that clients know from another server, under the lock."""
+        if number > self._last_uidvalidity():
+            self._keep_uidvalidity(number)
+
+    def _last_uidvalidity(self) -> int:
+        try:
+            with open(f"{self.maildir.path}/{_UIDVALIDITY}", encoding="ascii") as file:
+                return int(file.read(20))
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def _keep_uidvalidity(self, number: int) -> None:
+        replace(f"{self.maildir.path}/{_UIDVALIDITY}", b"%d\n" % number)
 
 
 def _now() -> int:

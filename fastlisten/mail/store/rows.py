@@ -25,6 +25,7 @@ class NewMessage:
         inspected: what its file is like; None for another file of an email that is known.
         keywords: with blanks in between; stored as the folder spells them.
         email: the email's id, if it is known.
+        uid: its UID, if another server has given it one; else it gets the next.
     """
 
     name: str
@@ -32,6 +33,7 @@ class NewMessage:
     inspected: Inspected | None = None
     keywords: str = ""
     email: int = 0
+    uid: int = 0
 
 
 def insert_messages(
@@ -42,7 +44,7 @@ def insert_messages(
     *,
     synced: bool,
 ) -> int:
-    """Insert messages, with UIDs in their order; return the first UID.
+    """Insert messages, with UIDs in their order; return the first that was taken.
 
     Args:
         index: the account's.
@@ -53,7 +55,10 @@ def insert_messages(
     """
     words = sorted({word for message in messages for word in message.keywords.split()})
     spelt = {word.lower(): word for word in add_keywords(db, folder, words)}
-    first = index.take_uids(folder, len(messages), synced=synced)
+    without = sum(not message.uid for message in messages)
+    first = index.take_uids(folder, without, synced=synced)
+    fresh = iter(range(first, first + without))
+    uids = [message.uid or next(fresh) for message in messages]
     number = index.numbers(1 + len(messages))
     emails = [
         message.email if message.inspected is None else number + 1 + place
@@ -74,14 +79,14 @@ def insert_messages(
         [
             (
                 folder,
-                first + place,
+                uid,
                 email,
                 message.name,
                 message.bits,
                 " ".join(sorted({spelt[word.lower()] for word in message.keywords.split()})),
                 number,
             )
-            for place, (email, message) in enumerate(zip(emails, messages, strict=True))
+            for uid, email, message in zip(uids, emails, messages, strict=True)
         ],
     )
     return first

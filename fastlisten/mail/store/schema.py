@@ -10,7 +10,7 @@ after a power loss, which may take the last transactions back.
 
 from __future__ import annotations
 
-__all__ = ["SCHEMA", "VERSION", "Gone", "Op"]
+__all__ = ["SCHEMA", "STEPS", "VERSION", "Gone", "Op", "Step"]
 
 #: PRAGMA user_version of an index with these tables.
 VERSION = 1
@@ -34,6 +34,18 @@ class Op:
     RENAME_FOLDER = 5
     TRASH_FOLDER = 6
     PURGE_FOLDER = 7
+
+
+class Step:
+    """Values of `first_open.step`; first_open.py says what they ask for."""
+
+    IMPORT = "import"
+    ROLES = "roles"
+    MAKE = "make"
+
+
+#: What the first open of an account begins with.
+STEPS = (Step.IMPORT, Step.ROLES)
 
 
 SCHEMA = """
@@ -121,6 +133,11 @@ CREATE TABLE subscription (name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE arrival (name TEXT PRIMARY KEY, keywords TEXT NOT NULL) WITHOUT ROWID;
 -- Roles that folders had in an index that was lost: by the name of the directory.
 CREATE TABLE former (name TEXT PRIMARY KEY, role TEXT NOT NULL) WITHOUT ROWID;
+-- What the first open has yet to do (first_open.py): a word.
+CREATE TABLE first_open (step TEXT PRIMARY KEY) WITHOUT ROWID;
+-- Folders whose messages have UIDs and keywords in files of another server (first_open.py).
+--   uidnext     larger than the UIDs in those files; 1: they have none
+CREATE TABLE former_uids (folder INTEGER PRIMARY KEY, uidnext INTEGER NOT NULL);
 -- What there was. folder and uid are those of a message; id is that of an email or a folder.
 CREATE TABLE gone (
     type INTEGER NOT NULL,
