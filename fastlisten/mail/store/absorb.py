@@ -256,7 +256,8 @@ def _absorb(
             logger.warning("cannot read %s: %s", found.path, error.strerror)
             continue
         if inspected is not None:
-            words, uid = expected.get(found.name, ""), 0
+            words = expected.get(found.name, "")
+            uid = 0
             if former is not None:
                 words = f"{words} {former.keywords_of(found)}"
                 uid = former.uids.get(file.name, 0)
