@@ -22,9 +22,9 @@ import tomli
 
 from fastlisten.config import Config, loads
 from fastlisten.config.export import to_plain, to_toml
-from fastlisten.config.lines import Lines
 from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError
+from fastlisten.toml_lines import Lines
 
 LISTENERS = 10_000
 ROUNDS = 7

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from fastlisten.config.lines import Lines
 from fastlisten.config.notation import KeyPath, dotted, show_value
 from fastlisten.config.secret_names import is_secret_name
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.files import read_stream
+from fastlisten.toml_lines import Lines
 from fastlisten.toml_text import TomlError, parse_toml
 
 __all__ = ["NO_VALUE", "Document", "parse", "read_file"]

@@ -11,11 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastlisten.config.secret_names import NOT_SHOWN, Secret, hide_secrets, is_secret_name
+from fastlisten.toml_lines import KeyPath
 
 __all__ = ["KeyPath", "dotted", "quote", "show_value"]
-
-#: A key path: table and key names, and indices of arrays.
-KeyPath = tuple[str | int, ...]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 # What must be escaped in a TOML basic string; also line separators, for readability.

@@ -55,8 +55,9 @@ class HandlerSettings:
         options: the values of the protocol's own rows for this listener, typed, by key without the
             protocol's prefix: ``relay`` for ``smtp.relay``.
         extra: other things that the server provides: ``control`` (its `runtime.control.Control`),
-            ``accounts`` (the path of the file), ``postmaster`` (the name of an account) and
-            ``app``. Programs that use a handler as a library may put anything here.
+            ``accounts`` (the path of the file), ``postmaster`` (the name of an account), ``quota``
+            (the `Quota` of mail/accounts/quota.py for every account) and ``app``. Programs that use
+            a handler as a library may put anything here.
         kept: what the handler leaves to its successor. If a reload makes a new handler for a
             listener because settings have changed, and it is of the same class, it begins with a
             copy of what its predecessor has put here, such as counters.

@@ -12,6 +12,7 @@ from fastlisten.errors import ConfigurationError, SettingError
 from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
 from fastlisten.handlers.registry import registered_handler
+from fastlisten.mail.accounts.quota import Quota
 from fastlisten.runtime.control import Control
 from fastlisten.runtime.handler_problem import handler_problem
 
@@ -60,6 +61,9 @@ def handler_settings(
         extra={
             "accounts": config.process["server.accounts"] or "",
             "postmaster": config.process["server.postmaster"] or "",
+            "quota": Quota(
+                config.process["server.quota.bytes"], config.process["server.quota.messages"]
+            ),
             "app": settings["app"],
             "control": control,
         },

@@ -33,6 +33,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "log_throttle",
         "option",
         "private_files",
+        "sizes",
+        "toml_lines",
         "toml_text",
     ),
     ("privileges",),

@@ -16,6 +16,9 @@ MAX_GREETING = 240
 #: for each, and one more.
 MAX_WORKERS = 85
 
+#: More than any filesystem holds; numbers of IMAP's QUOTA have 63 bits (RFC 9208 7).
+LARGEST_QUOTA = 1 << 60
+
 PROCESS_OPTIONS: tuple[Option, ...] = (
     Option(
         key="server.hostname",
@@ -116,6 +119,30 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         extra={
             "default-text": "the first account or alias called postmaster, else the first account"
         },
+    ),
+    Option(
+        key="server.quota.bytes",
+        kind="size",
+        default=None,
+        minimum=1,
+        maximum=LARGEST_QUOTA,
+        unit="bytes",
+        text="How much mail an account may have, all folders together; `quota` in the accounts "
+        "file overrides it for one account.",
+        scopes=("process",),
+        extra={"optional": True, "default-text": "no limit"},
+    ),
+    Option(
+        key="server.quota.messages",
+        kind="integer",
+        default=None,
+        minimum=1,
+        maximum=LARGEST_QUOTA,
+        unit="messages",
+        text="How many messages an account may have, all folders together; `quota` in the accounts "
+        "file overrides it for one account.",
+        scopes=("process",),
+        extra={"optional": True, "default-text": "no limit"},
     ),
     Option(
         key="server.control-socket",

@@ -25,20 +25,11 @@ from fastlisten.config.values.grammar import (
 )
 from fastlisten.mail.address import AddressError, parse_mailbox
 from fastlisten.option import Option
+from fastlisten.sizes import parse_size
 
 __all__ = ["SCALARS"]
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
-_SIZE = re.compile(r"([0-9]{1,15}) ?([kKmMgG]i?)?([bB])?")
-_FACTORS = {
-    "": 1,
-    "k": 1000,
-    "m": 1000**2,
-    "g": 1000**3,
-    "ki": 1024,
-    "mi": 1024**2,
-    "gi": 1024**3,
-}
 _OBJECT = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 # TCP_CA_NAME_MAX of linux/tcp.h is 16 with the final NUL.
 _CONGESTION = re.compile(r"[A-Za-z0-9_-]{1,15}")
@@ -125,12 +116,12 @@ def _linger(option: Option, raw: Any) -> float | None:
 def _size(option: Option, raw: Any) -> int | None:
     if _is_off(option, raw):
         return None
-    if isinstance(raw, str) and (match := _SIZE.fullmatch(raw.strip())):
-        raw = int(match[1]) * _FACTORS[(match[2] or "").lower()]
-    if not isinstance(raw, int) or isinstance(raw, bool):
-        raise BadValueError("this is not a size")
-    _in_range(option, raw, lambda number: f"{number:.0f}")
-    return raw
+    try:
+        size = parse_size(raw)
+    except ValueError as error:
+        raise BadValueError(str(error)) from None
+    _in_range(option, size, lambda number: f"{number:.0f}")
+    return size
 
 
 def _string(option: Option, raw: Any) -> str:

@@ -172,6 +172,7 @@ class ImapHandler(Handler):
             self.settings.data_directory, self.settings.extra.get("accounts", "")
         )
         self._office = office
+        office.quota = self.settings.extra.get("quota", office.quota)
         try:
             self._accounts = OpenAccounts.enter(str(office.mail))
             if not office.accounts.current():

@@ -223,6 +223,7 @@ class SmtpHandler(Handler):
             self.settings.data_directory, self.settings.extra.get("accounts", "")
         )
         self._office = office
+        office.quota = self.settings.extra.get("quota", office.quota)
         try:
             if self._configured is not None:
                 await asyncio.to_thread(office.accounts.reload)

@@ -3,6 +3,7 @@
     [account."alice@example.org"]
     password = "$argon2id$v=19$m=65536,t=3,p=4$..."
     aliases = ["postmaster@example.org", "Alice.Liddell@example.org", "@example.com"]
+    quota = { bytes = "5GiB", messages = 100000 }
 
 Rules of this file: what a text says, and how it is read; no loop. A `Roster` is what one version
 of the file says, and never changes; a `Transition` is what can be said while a new version may be
@@ -27,7 +28,9 @@ from typing import Any, ClassVar
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.files import read_file
 from fastlisten.mail.accounts.passwords import read_parameters
+from fastlisten.mail.accounts.quota import COMMON_QUOTA, OwnQuota, read_quota
 from fastlisten.mail.address import AddressError, Mailbox, parse_mailbox
+from fastlisten.toml_lines import KeyPath, Lines
 from fastlisten.toml_text import TomlError, parse_toml
 
 __all__ = ["Account", "Roster", "Transition", "parse_alias", "read_accounts"]
@@ -39,7 +42,7 @@ _NAME_MAX = 255
 _LARGEST_FILE = 256 << 20
 
 #: Keys of an account.
-_KEYS = ("aliases", "password")
+_KEYS = ("aliases", "password", "quota")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,13 @@ class Account:
         aliases: other addresses whose mail it gets, as the file writes them; ``@domain`` catches
             everything in a domain that nobody else gets.
         password: the hash of its password, a PHC string; empty if nobody can log in.
+        quota: what the file says about how much mail it may have.
     """
 
     name: str
     aliases: tuple[str, ...] = ()
     password: str = field(default="", repr=False)
+    quota: OwnQuota = COMMON_QUOTA
 
     @property
     def directory(self) -> str:
@@ -178,7 +183,7 @@ class Roster:
             ConfigurationError: with all its mistakes.
         """
         try:
-            _, document = parse_toml(text)
+            source, document = parse_toml(text)
         except TomlError as error:
             raise ConfigurationError([Problem(str(error), file, error.line)]) from error
         problems = [
@@ -192,6 +197,7 @@ class Roster:
             table = {}
         seen: dict[tuple[bool, str, str], str] = {}
         accounts = [_account(name, entry, file, problems, seen) for name, entry in table.items()]
+        problems += _quota_problems(table, source, file)
         if problems:
             raise ConfigurationError(problems)
         return cls(tuple(account for account in accounts if account is not None))
@@ -296,11 +302,37 @@ def _account(
         seen[identity] = key
     if mailbox is None or len(problems) > before:
         return None
-    account = Account(mailbox.canonical, tuple(aliases), password)
+    quota, _ = read_quota(entry.get("quota", {}))
+    account = Account(mailbox.canonical, tuple(aliases), password, quota)
     if len(account.directory.encode()) > _NAME_MAX:
         problems.append(Problem("too long for the name of a directory", file, key=key))
         return None
     return account
+
+
+def _quota_problems(table: Mapping[str, Any], source: str, file: str) -> list[Problem]:
+    """Return the mistakes in the quotas of all accounts, with their lines."""
+    problems: list[Problem] = []
+    lines: Lines | None = None
+    for name, entry in table.items():
+        if not isinstance(entry, Mapping) or "quota" not in entry:
+            continue
+        _, mistakes = read_quota(entry["quota"])
+        for it in mistakes:
+            lines = lines or Lines(source)
+            path: KeyPath = ("account", name, "quota", *filter(None, [it.key]))
+            problems.append(
+                Problem(
+                    it.message,
+                    file,
+                    lines[path],
+                    key=f'account."{name}".quota.{it.key}'.removesuffix("."),
+                    value=it.value,
+                    allowed=it.allowed,
+                    suggestion=it.suggestion,
+                )
+            )
+    return problems
 
 
 def parse_alias(text: str) -> Mailbox:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fastlisten.mail.accounts.accounts_file import Accounts
+from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.events import Delivered
 from fastlisten.mail.delivery.message_writer import MessageWriter
@@ -33,6 +34,7 @@ class PostOffice(MailStorage):
     Attributes:
         accounts: who has a mailbox.
         logins: who may log in.
+        quota: how much mail an account may have of which the accounts file says nothing.
     """
 
     _open: ClassVar[dict[tuple[Path, Path], PostOffice]] = {}
@@ -42,6 +44,7 @@ class PostOffice(MailStorage):
         super().__init__(data_directory)
         self.accounts = Accounts(accounts)
         self.logins = Logins(self.accounts)
+        self.quota = NO_QUOTA
         self._key = (data_directory, accounts)
         self._users = 0
         self._refreshing: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
@@ -73,6 +76,12 @@ class PostOffice(MailStorage):
             self._open.pop(self._key, None)
         self.logins.close()
         self._pool.shutdown(wait=True)
+
+    def quota_of(self, account: Account) -> Quota:
+        """Return how much mail an account may have, by the accounts as they were last read."""
+        roster = self.accounts.roster
+        current = None if roster is None else roster.login(account.name)
+        return (account if current is None else current).quota.over(self.quota)
 
     def subscribe(
         self, account_name: str, callback: Callable[[Delivered], None]

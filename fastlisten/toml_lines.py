@@ -15,9 +15,10 @@ from bisect import bisect_left
 
 import tomli
 
-from fastlisten.config.notation import KeyPath
+__all__ = ["KeyPath", "Lines"]
 
-__all__ = ["Lines"]
+#: A key path: table and key names, and indices of arrays.
+KeyPath = tuple[str | int, ...]
 
 # White space, line ends and comments: whatever may separate two tokens.
 _GAP = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*+")

@@ -10,7 +10,7 @@ import tomli
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastlisten.config.lines import Lines
+from fastlisten.toml_lines import Lines
 
 # Keys repeat often enough to make dotted keys and headers meet, and need quotes now and then.
 _NAMES = st.sampled_from(["a", "b", "c-d", "1", "x y", "q.r", 'z"', "\\", "é", "\t", ""])
