@@ -172,6 +172,7 @@ def serve_imap(
     kind: type[ImapHandler] = ImapHandler,
     tls: Any = "implicit",
     idle_timeout: float = 0.0,
+    quota: str = "{}",
 ) -> Iterator[ImapServer]:
     """Serve the handler in a thread, with one account.
 
@@ -180,10 +181,11 @@ def serve_imap(
         kind: the handler's class.
         tls: as in `testing.serve`.
         idle_timeout: as in `testing.serve`.
+        quota: the account's, in TOML.
     """
     write_accounts(
         directory / "accounts.toml",
-        f'[account."{ADDRESS}"]\npassword = "{cheap_hash(PASSWORD)}"\n',
+        f'[account."{ADDRESS}"]\npassword = "{cheap_hash(PASSWORD)}"\nquota = {quota}\n',
     )
     server = ImapServer(directory)
     ready, failures = threading.Event(), list[BaseException]()

@@ -11,6 +11,7 @@ The modules, from the listener down to the octets:
         session_state      what it holds between commands
         session_commands   CAPABILITY, ID, ENABLE and so on
           login            LOGIN and AUTHENTICATE
+        quota_commands     GETQUOTA, GETQUOTAROOT, SETQUOTA
         folder_commands    commands that name mailboxes
           mailbox_commands what LIST, LSUB, STATUS and CREATE say
           list_matching    patterns of names

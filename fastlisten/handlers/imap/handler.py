@@ -139,7 +139,8 @@ class ImapHandler(Handler):
     def open_account(self, login: Login) -> Account:
         """Return the mail of an account, for one session."""
         assert self._accounts is not None
-        return self._accounts.acquire(self.office.maildir(login).path)
+        office = self.office
+        return self._accounts.acquire(office.maildir(login).path, lambda: office.quota_of(login))
 
     def close_account(self, login: Login) -> None:
         """End the use by one session."""

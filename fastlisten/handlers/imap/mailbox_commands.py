@@ -48,11 +48,8 @@ async def status_of(
         max_message_size: APPENDLIMIT.
 
     Raises:
-        Rejected: an item is not known.
         StoreError: there is no such mailbox, or it cannot be read.
     """
-    if "DELETED-STORAGE" in items:  # which belongs to quotas
-        raise Rejected("Unknown status item DELETED-STORAGE", bad=True)
     it = await account.status(name)
     values: dict[str, int | str | None] = {
         "MESSAGES": it.messages,
@@ -66,6 +63,8 @@ async def status_of(
         "MAILBOXID": it.mailbox_id,
         "APPENDLIMIT": max_message_size,
     }
+    if "DELETED-STORAGE" in items:  # RFC 9208 4.1.4
+        values["DELETED-STORAGE"] = await account.deleted_size(name)
     return status_response(name, {item: values[item] for item in items})
 
 
@@ -108,7 +107,7 @@ async def list_mailboxes(account: Account, command: List, max_message_size: int)
     """Return the responses to LIST, with those of STATUS if they are asked for.
 
     Raises:
-        Rejected: RECURSIVEMATCH is alone (RFC 5258 3), or a status item is not known.
+        Rejected: RECURSIVEMATCH is alone (RFC 5258 3).
         StoreError: mailboxes cannot be read.
     """
     select, returns = command.select, command.returns

@@ -33,6 +33,7 @@ from fastlisten.handlers.imap.engine.commands import (
     Status,
 )
 from fastlisten.handlers.imap.folder_commands import FOLDER_COMMANDS
+from fastlisten.handlers.imap.quota_commands import QUOTA_COMMANDS
 from fastlisten.handlers.imap.rejection import (
     BrokenOffError,
     ClientGoneError,
@@ -51,7 +52,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-_COMMANDS: Commands = {**SESSION_COMMANDS, **FOLDER_COMMANDS, **SELECTED_COMMANDS}
+_COMMANDS: Commands = {
+    **SESSION_COMMANDS,
+    **QUOTA_COMMANDS,
+    **FOLDER_COMMANDS,
+    **SELECTED_COMMANDS,
+}
 
 #: Whose errors are about the mailbox that messages are put into.
 _PUTTING = (AppendMessage, AppendEnd, Copy, Move)

@@ -11,13 +11,10 @@ from fastlisten.handlers.imap.engine.commands import (
     AuthenticateResponse,
     Capability,
     Enable,
-    GetQuota,
-    GetQuotaRoot,
     Id,
     Login,
     Logout,
     Namespace,
-    SetQuota,
 )
 from fastlisten.handlers.imap.engine.mailbox_responses import (
     NAMESPACE,
@@ -26,7 +23,6 @@ from fastlisten.handlers.imap.engine.mailbox_responses import (
     id_response,
 )
 from fastlisten.handlers.imap.login import Dialogue, credentials_of, log_in
-from fastlisten.handlers.imap.rejection import Rejected
 from fastlisten.handlers.imap.session_state import Commands, SessionState, Work
 from fastlisten.mail.logins.sasl import Credentials
 
@@ -64,10 +60,6 @@ def _enable(session: SessionState, event: Enable) -> None:
 
 def _logout(session: SessionState, _: Logout) -> None:
     session.engine.ok("Logout completed.")
-
-
-def _quota(_: SessionState, event: GetQuota | GetQuotaRoot | SetQuota) -> None:
-    raise Rejected("Unknown command", bad=True)
 
 
 # --- login ----------------------------------------------------------------------------------------
@@ -110,9 +102,6 @@ SESSION_COMMANDS: Commands = {
     Namespace: _namespace,
     Enable: _enable,
     Logout: _logout,
-    GetQuota: _quota,
-    GetQuotaRoot: _quota,
-    SetQuota: _quota,
     Login: _login,
     Authenticate: _authenticate,
     AuthenticateResponse: _authenticate_response,

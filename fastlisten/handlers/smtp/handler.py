@@ -290,7 +290,12 @@ class SmtpHandler(Handler):
         """
         if self.relay is None:
             return MailboxDelivery(
-                self.office, envelope.sender, owner, self.counts, independent=self.per_recipient
+                self.office,
+                envelope.sender,
+                owner,
+                self.counts,
+                independent=self.per_recipient,
+                size=envelope.size,
             )
         client = (info.peer, info.port)
         return RelayDelivery(self.office, self.relay, envelope, owner, self.counts, login, client)

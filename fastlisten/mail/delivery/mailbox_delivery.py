@@ -4,6 +4,8 @@ Rules of this file: accounts and replies, on the loop; how a message gets onto t
 message_writer.py. Answers to recipients:
 
     recipient with a mailbox here    accepted for its account
+    its mailbox is full now          452 4.2.2
+    larger than the mailbox may be   552 5.2.2
     none, in a local domain          550 5.1.1
     in another domain                550 5.7.1; relay/relay_delivery.py may know better
 
@@ -20,13 +22,16 @@ from collections.abc import Callable, Sequence
 
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.counts import Counts
+from fastlisten.mail.delivery.mailbox_room import MailboxRoom, QuotaExceededError
 from fastlisten.mail.delivery.message_writer import MessageWriter
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.delivery_interface import LoggingOwner
 from fastlisten.mail.dsn.outcome import Outcome, delivered
 from fastlisten.mail.envelope import EnvelopeRecipient
+from fastlisten.mail.loop_calls import call_on
 from fastlisten.mail.maildir.maildir import unique_name
 from fastlisten.mail.reply import Reply
+from fastlisten.mail.store.usage import OVER_QUOTA
 
 __all__ = ["ACCEPTED", "LOOKUP_FAILED", "MailboxDelivery"]
 
@@ -35,6 +40,9 @@ LOOKUP_FAILED = Reply(451, "4.3.5", "Temporary lookup failure; try again later")
 _UNKNOWN_RECIPIENT = Reply(550, "5.1.1", "No such mailbox here")
 _NO_RELAY = Reply(550, "5.7.1", "Relay access denied")
 _NO_SPACE = Reply(452, "4.3.1", "Insufficient system storage; try again later")
+_FULL_MAILBOX = Reply(452, "4.2.2", "Mailbox is full; try again later")
+_OVER_QUOTA = Reply(452, "4.2.2", OVER_QUOTA)
+_TOO_LARGE = Reply(552, "5.2.2", "Quota exceeded (message is larger than the mailbox may be)")
 _NOT_STORED = Reply(451, "4.3.0", "Message could not be stored; try again later")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -52,6 +60,7 @@ class MailboxDelivery:
         owner: is called with results that are not available at once.
         counts: the listener's.
         independent: each recipient gets the message or not by itself (LMTP); otherwise all or none.
+        size: the message's, as the sender has declared it; 0 if it has not.
     """
 
     __slots__ = (
@@ -65,6 +74,7 @@ class MailboxDelivery:
         "_owner",
         "_prepared",
         "_sender",
+        "_size",
         "_writer",
         "offset",
     )
@@ -77,9 +87,11 @@ class MailboxDelivery:
         counts: Counts,
         *,
         independent: bool = False,
+        size: int = 0,
     ) -> None:
         self._office = office
         self._sender = sender
+        self._size = size
         self._owner: LoggingOwner | None = owner
         self._counts = counts
         self._independent = independent
@@ -110,15 +122,26 @@ class MailboxDelivery:
 
     def _answer(self, recipient: EnvelopeRecipient) -> None:
         if self._owner is not None:
-            self._owner.recipient_answered(self.look_up(recipient))
+            answer = self.look_up(recipient)
+            if answer is not None:
+                self._owner.recipient_answered(answer)
 
-    def look_up(self, recipient: EnvelopeRecipient) -> Reply:
-        """Answer for a recipient by the accounts as they were last read."""
+    def look_up(self, recipient: EnvelopeRecipient) -> Reply | None:
+        """Answer for a recipient by the accounts as they were last read.
+
+        Returns:
+            The answer; None: the mailbox has a quota, and the owner's `recipient_answered` will be
+            called.
+        """
         roster, mailbox = self._office.accounts.roster, recipient.mailbox
         if roster is None:
             return LOOKUP_FAILED
         account = roster.find(mailbox)
         if account is not None:
+            room = self._office.room(account)
+            if room is not None:
+                self._look_for_room(recipient, account, room)
+                return None
             self.accept(recipient, account)
             return ACCEPTED
         if not roster.certain:
@@ -126,6 +149,28 @@ class MailboxDelivery:
         if not mailbox.domain or roster.is_local(mailbox.domain):
             return _UNKNOWN_RECIPIENT
         return _NO_RELAY
+
+    def _look_for_room(
+        self, recipient: EnvelopeRecipient, account: Account, room: MailboxRoom
+    ) -> None:
+        """Look in the pool whether a mailbox is full, and answer."""
+        loop = asyncio.get_running_loop()
+
+        def answer(refusal: QuotaExceededError | None) -> None:
+            owner = self._owner
+            if owner is None:
+                return
+            if refusal is None:
+                self.accept(recipient, account)
+                owner.recipient_answered(ACCEPTED)
+            else:
+                owner.recipient_answered(_TOO_LARGE if refusal.never else _FULL_MAILBOX)
+
+        def look() -> None:
+            refusal = room.refusal(self._size)
+            call_on(loop, lambda: answer(refusal))
+
+        self._office.submit(look)
 
     def accept(self, recipient: EnvelopeRecipient, account: Account | None) -> None:
         """Note an accepted recipient; without an account it gets its reply and nothing else."""
@@ -228,7 +273,7 @@ class MailboxDelivery:
         error = writer.error
         if error is not None:
             what = "not delivered: %s"
-            owner.log(logging.ERROR, "message-not-delivered", what, error, error=str(error))
+            owner.log(_level(error), "message-not-delivered", what, error, error=str(error))
             return self.replies(_failure(error))
         if self._independent:
             self._failed = writer.errors
@@ -249,9 +294,7 @@ class MailboxDelivery:
             return self.replies(done)
         for name, why in self._failed.items():
             what, values = "not delivered to %s: %s", (name, why)
-            owner.log(
-                logging.ERROR, "message-not-delivered", what, *values, to=name, error=str(why)
-            )
+            owner.log(_level(why), "message-not-delivered", what, *values, to=name, error=str(why))
         return [
             _failure(self._failed[account.name])
             if account is not None and account.name in self._failed
@@ -274,6 +317,13 @@ class MailboxDelivery:
         ]
 
 
+def _level(error: OSError) -> int:
+    """Return how much a failure matters to the administrator."""
+    return logging.INFO if isinstance(error, QuotaExceededError) else logging.ERROR
+
+
 def _failure(error: OSError) -> Reply:
     """Return the reply to a message that could not be stored."""
+    if isinstance(error, QuotaExceededError):
+        return _TOO_LARGE if error.never else _OVER_QUOTA
     return _NO_SPACE if error.errno in _FULL else _NOT_STORED

@@ -106,6 +106,11 @@ class MessageWriter:
             name,
             spool=storage.spool if spool else None,
             independent=independent,
+            rooms={
+                storage.maildir(account).path: room
+                for account in accounts
+                if (room := storage.room(account)) is not None
+            },
         )
         self.loop = loop
         self._changed: Callable[[], None] | None = changed
@@ -232,6 +237,8 @@ class MessageWriter:
                 staged.suspend()
             else:
                 staged.prepare()
+                if goal is _Goal.PREPARED:
+                    staged.take_room()
         except Exception as error:
             self._fail(error)
             return False

@@ -19,11 +19,13 @@ from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.events import Delivered
+from fastlisten.mail.delivery.mailbox_room import MailboxRoom
 from fastlisten.mail.delivery.message_writer import MessageWriter
 from fastlisten.mail.delivery.storage import MailStorage
 from fastlisten.mail.logins.logins import Logins
 from fastlisten.mail.loop_calls import call_on
 from fastlisten.mail.maildir.spool import unique_name
+from fastlisten.mail.store.kept_indexes import KeptIndexes
 
 __all__ = ["PostOffice"]
 
@@ -45,6 +47,7 @@ class PostOffice(MailStorage):
         self.accounts = Accounts(accounts)
         self.logins = Logins(self.accounts)
         self.quota = NO_QUOTA
+        self._indexes = KeptIndexes()
         self._key = (data_directory, accounts)
         self._users = 0
         self._refreshing: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
@@ -76,12 +79,20 @@ class PostOffice(MailStorage):
             self._open.pop(self._key, None)
         self.logins.close()
         self._pool.shutdown(wait=True)
+        self._indexes.close()
 
     def quota_of(self, account: Account) -> Quota:
         """Return how much mail an account may have, by the accounts as they were last read."""
         roster = self.accounts.roster
         current = None if roster is None else roster.login(account.name)
         return (account if current is None else current).quota.over(self.quota)
+
+    def room(self, account: Account) -> MailboxRoom | None:
+        """Return the room in an account's mailbox, None if it has no limit."""
+        quota = self.quota_of(account)
+        if quota == NO_QUOTA:
+            return None
+        return MailboxRoom(self._indexes, self.maildir(account).path, quota)
 
     def subscribe(
         self, account_name: str, callback: Callable[[Delivered], None]

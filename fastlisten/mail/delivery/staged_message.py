@@ -12,6 +12,11 @@ So whatever can fail for lack of space, rights or a sound disk fails before the 
 anything. If a rename or the last sync fails all the same, what was renamed is removed again: either
 everybody has the message or nobody.
 
+A mailbox with a quota is looked at when the file is renamed into it, under a lock
+(mailbox_room.py). With several recipients of which all get the message or none, all locks are
+taken, in the order of their paths, before the first rename. If something is done between `prepare`
+and `move` that cannot be taken back, the quota counts only before it (`take_room`).
+
 SMTP needs that, because one reply stands for all recipients. *Independent* recipients (LMTP) fail
 one by one, each with its own error, as long as one is left.
 """
@@ -22,6 +27,8 @@ import errno
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Protocol
 
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import Spool
@@ -36,6 +43,17 @@ logger = logging.getLogger("fastlisten.mail")
 _CANNOT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 _COPY_SIZE = 1024 * 1024
+
+
+class Room(Protocol):
+    """The room in a mailbox."""
+
+    def taken(self, path: str) -> AbstractContextManager[None]:
+        """Have room for a file that is moved into the mailbox within the block.
+
+        Raises:
+            OSError: there is none.
+        """
 
 
 class StagedMessage:
@@ -56,6 +74,7 @@ class StagedMessage:
         "_fd",
         "_files",
         "_independent",
+        "_rooms",
         "_size",
         "_spool",
         "errors",
@@ -71,6 +90,7 @@ class StagedMessage:
         *,
         spool: Spool | None = None,
         independent: bool = False,
+        rooms: Mapping[str, Room] | None = None,
     ) -> None:
         """Begin a message; nothing is written yet.
 
@@ -79,6 +99,7 @@ class StagedMessage:
             name: from `unique_name`.
             spool: where to write first, instead of into the first recipient's tmp/.
             independent: the failure of one recipient does not concern the others.
+            rooms: of recipients that have a quota, by the path of their maildir.
         """
         self.name = name
         self.path = ""
@@ -86,6 +107,7 @@ class StagedMessage:
         self.errors: dict[str, OSError] = {}
         self._spool = spool
         self._independent = independent
+        self._rooms = rooms or {}
         self._alive = list(maildirs)
         self._fd = -1
         self._size = 0
@@ -174,6 +196,28 @@ class StagedMessage:
             self.discard()
             raise
 
+    def take_room(self) -> None:
+        """Look for room in all mailboxes now, and not when the message is moved.
+
+        Raises:
+            OSError: there is none for somebody; the message has been discarded.
+        """
+        try:
+            for maildir in self._alive.copy():
+                try:
+                    with self._room(maildir):
+                        pass
+                except OSError as error:
+                    self._give_up(maildir, error)
+        except BaseException:
+            self.discard()
+            raise
+        self._rooms = {}
+
+    def _room(self, maildir: Maildir) -> AbstractContextManager[None]:
+        room = self._rooms.get(maildir.path)
+        return nullcontext() if room is None else room.taken(self._files[maildir.path])
+
     def move(self) -> list[str]:
         """Rename the files into every new/; call it after `prepare`.
 
@@ -184,14 +228,20 @@ class StagedMessage:
             OSError: nobody has the message; it has been discarded.
         """
         try:
-            for maildir in self._alive.copy():
-                path = f"{maildir.new}/{self.name}"
-                try:
-                    self._rename(maildir, path)
-                except OSError as error:
-                    self._give_up(maildir, error)
-                else:
-                    self._files[maildir.path] = path
+            with ExitStack() as rooms:
+                together = bool(self._rooms) and not self._independent
+                if together:
+                    for maildir in sorted(self._alive, key=lambda one: one.path):
+                        rooms.enter_context(self._room(maildir))
+                for maildir in self._alive.copy():
+                    path = f"{maildir.new}/{self.name}"
+                    try:
+                        with nullcontext() if together else self._room(maildir):
+                            self._rename(maildir, path)
+                    except OSError as error:
+                        self._give_up(maildir, error)
+                    else:
+                        self._files[maildir.path] = path
         except BaseException:
             self.discard()
             raise

@@ -15,6 +15,7 @@ from pathlib import Path
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.delivery_queue import DeliveryQueue
 from fastlisten.mail.delivery.events import Subscriptions
+from fastlisten.mail.delivery.mailbox_room import MailboxRoom
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import Spool
 
@@ -49,6 +50,10 @@ class MailStorage:
     def maildir(self, account: Account) -> Maildir:
         """Return the maildir of an account."""
         return Maildir(f"{self.mail}/{account.directory}")
+
+    def room(self, account: Account) -> MailboxRoom | None:
+        """Return the room in an account's mailbox, None if it has no limit."""
+        return None
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run something in the pool, or at once if the pool has been shut down.

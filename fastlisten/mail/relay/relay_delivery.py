@@ -90,7 +90,7 @@ class RelayDelivery:
         self._counts = counts
         self._login = login
         self._client = client
-        self._mailboxes = MailboxDelivery(office, envelope.sender, self, counts)
+        self._mailboxes = MailboxDelivery(office, envelope.sender, self, counts, size=envelope.size)
         self._session: RelaySession | None = None
         self._task: asyncio.Task[None] | None = None
         self._said = ""  # the relay's reply to the message, once it has taken it
@@ -242,8 +242,9 @@ class RelayDelivery:
     # --- the end; what the MailboxDelivery tells its owner ------------------------------------
 
     def recipient_answered(self, reply: Reply) -> None:
-        """Never called, because recipients are looked up here."""
-        raise AssertionError("recipients are not looked up there")
+        """Pass on what is known only now: whether a mailbox with a quota has room."""
+        if self._owner is not None:
+            self._owner.recipient_answered(reply)
 
     def delivery_resumed(self) -> None:
         """Pass it on."""

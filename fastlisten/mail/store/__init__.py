@@ -25,6 +25,7 @@ The one that keeps mail in Maildirs, with an index per account in SQLite:
       publish      staged messages become visible, all or none
       rows         rows of new messages
       selection    messages that a command names, with their files
+    usage          how much mail there is, and whether more fits into the quota
     changes        what has happened since a modification sequence
     reading        octets as they are served, sizes, dates
     files          finding, listing and inspecting files

@@ -19,6 +19,7 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.store import copying, folders, reading
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.append import Appending
@@ -38,13 +39,16 @@ from fastlisten.mail.store.interface import (
     FolderNotFoundError,
     Listed,
     MessageState,
+    QuotaStatus,
     Status,
     Stored,
     StoreFullError,
     StoreMode,
     StoreUnavailableError,
+    Usage,
 )
 from fastlisten.mail.store.pending import finish
+from fastlisten.mail.store.usage import catch_up, deleted_size, sums
 
 __all__ = ["MaildirAccount"]
 
@@ -66,11 +70,15 @@ class MaildirAccount:
     Args:
         root: its directory, which is made if it is missing.
         pool: the threads that wait for disk and locks.
+        quota: returns how much mail it may have; called in any thread.
     """
 
-    def __init__(self, root: str, pool: Executor) -> None:
+    def __init__(
+        self, root: str, pool: Executor, quota: Callable[[], Quota] = lambda: NO_QUOTA
+    ) -> None:
         self._root = root
         self._pool = pool
+        self._quota = quota
         self._index: Index | None = None
         self._opening = asyncio.Lock()
         self._states: weakref.WeakValueDictionary[int, FolderState] = weakref.WeakValueDictionary()
@@ -118,6 +126,7 @@ class MaildirAccount:
 
     def _opened(self) -> Index:
         index = Index(self._root, finish)
+        index.quota = self._quota
         try:
             folders.discover(index)
             folders.empty_trash(index)
@@ -159,6 +168,15 @@ class MaildirAccount:
     async def status(self, name: str) -> Status:
         """Look at a folder without opening it."""
         return await self.run(_status, await self.index(), name)
+
+    async def deleted_size(self, name: str) -> int:
+        r"""Return how many octets the messages of a folder have that are ``\Deleted``."""
+        return await self.run(_deleted_size, await self.index(), name)
+
+    async def quota(self) -> QuotaStatus:
+        """Return how much mail there is, and how much there may be."""
+        used = await self.run(_usage, await self.index())
+        return QuotaStatus(used, *self._quota())
 
     async def open(self, name: str, *, read_only: bool = False) -> MaildirFolder:
         """Open a folder."""
@@ -226,6 +244,17 @@ def _status(index: Index, name: str) -> Status:
     row = folders.find(index, name)
     look(index, row.id)
     return folders.status(index, row)
+
+
+def _deleted_size(index: Index, name: str) -> int:
+    row = folders.find(index, name)
+    look(index, row.id)
+    return deleted_size(index, row.id)
+
+
+def _usage(index: Index) -> Usage:
+    catch_up(index)
+    return sums(index)
 
 
 def _refreshed(index: Index, folder: int, since: int, *, thorough: bool) -> Changes | Loaded:

@@ -32,9 +32,11 @@ from fastlisten.mail.store.interface import (
     MessageGoneError,
     MessageState,
     Octets,
+    QuotaStatus,
     Status,
     Stored,
     StoreMode,
+    Usage,
 )
 
 __all__ = ["BaseAccount", "BaseFolder", "BytesOctets", "Messages"]
@@ -302,6 +304,15 @@ class BaseAccount:
             highestmodseq=folder.modseq,
             mailbox_id=folder.mailbox_id,
         )
+
+    async def deleted_size(self, name: str) -> int:
+        r"""Count the octets of the messages that are ``\Deleted``."""
+        states = self._mailbox(name).states()
+        return sum([await self.size(name, one.uid) for one in states if one.flags & Flag.DELETED])
+
+    async def quota(self) -> QuotaStatus:
+        """Return that there is no limit; what there is, is not counted."""
+        return QuotaStatus(Usage(0, 0))
 
     async def open(self, name: str, *, read_only: bool = False) -> BaseFolder:
         """Open a folder."""

@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store import index_snapshot
 from fastlisten.mail.store.account_lock import AccountLock
@@ -78,6 +79,7 @@ class Index:
     Attributes:
         maildir: the account's files.
         finish: called with the index under the lock, if there is pending file work.
+        quota: how much mail the account may have.
     """
 
     def __init__(self, root: str, finish: Callable[[Index], object]) -> None:
@@ -93,6 +95,7 @@ class Index:
         """
         self.maildir = Maildir(root)
         self.finish = finish
+        self.quota: Callable[[], Quota] = lambda: NO_QUOTA
         self._path = f"{root}/index.db"
         self._snapshot = f"{root}/index.snapshot"
         self._boot = boot_id()

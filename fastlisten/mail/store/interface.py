@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = [
     "NO_FLAGS",
@@ -41,12 +41,14 @@ __all__ = [
     "MessageGoneError",
     "MessageState",
     "Octets",
+    "QuotaStatus",
     "Status",
     "StoreError",
     "StoreFullError",
     "StoreMode",
     "StoreUnavailableError",
     "Stored",
+    "Usage",
 ]
 
 
@@ -129,6 +131,22 @@ class Status:
     uidvalidity: int
     highestmodseq: int
     mailbox_id: str
+
+
+class Usage(NamedTuple):
+    """How much mail there is: octets as they are served, and messages."""
+
+    bytes: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaStatus:
+    """How much mail an account has, and how much it may have; None: no limit."""
+
+    used: Usage
+    most_bytes: int | None = None
+    most_messages: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +250,12 @@ class Account(Protocol):
 
     async def status(self, name: str) -> Status:
         """Look at a folder without opening it."""
+
+    async def deleted_size(self, name: str) -> int:
+        r"""Return how many octets the messages of a folder have that are ``\Deleted``."""
+
+    async def quota(self) -> QuotaStatus:
+        """Return how much mail there is in all folders together, and how much there may be."""
 
     async def open(self, name: str, *, read_only: bool = False) -> Folder:
         """Open a folder. Unless it is read-only, what is recent has been taken by this session."""

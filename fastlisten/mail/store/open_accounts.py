@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
+from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.store.account import MaildirAccount
 
 __all__ = ["OpenAccounts"]
@@ -74,9 +76,15 @@ class OpenAccounts:
         for account, _ in self._accounts.values():
             account.notify()
 
-    def acquire(self, root: str) -> MaildirAccount:
-        """Return the account of a Maildir, for one more session."""
-        account, sessions = self._accounts.get(root) or (MaildirAccount(root, self._pool), 0)
+    def acquire(self, root: str, quota: Callable[[], Quota] = lambda: NO_QUOTA) -> MaildirAccount:
+        """Return the account of a Maildir, for one more session.
+
+        Args:
+            root: the Maildir.
+            quota: returns how much mail it may have; called in any thread.
+        """
+        found = self._accounts.get(root)
+        account, sessions = found or (MaildirAccount(root, self._pool, quota), 0)
         self._accounts[root] = (account, sessions + 1)
         return account
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 
+from fastlisten.mail.accounts.quota import NO_QUOTA
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store.expunge import remove
 from fastlisten.mail.store.index import Index
@@ -19,6 +20,7 @@ from fastlisten.mail.store.pending import add, box_of, finish
 from fastlisten.mail.store.rows import NewMessage, insert_messages
 from fastlisten.mail.store.schema import Op
 from fastlisten.mail.store.selection import select
+from fastlisten.mail.store.usage import admit, catch_up
 from fastlisten.private_files import sync_directory
 
 __all__ = ["box_to_write", "publish", "unstage"]
@@ -53,11 +55,15 @@ def publish(index: Index, folder: int, messages: Callable[[], Sequence[NewMessag
 
     Raises:
         FolderNotFoundError: the folder has been deleted.
+        StoreFullError: they exceed the quota; none is visible.
         OSError: they could not be made durable; none is visible.
     """
+    if index.quota() != NO_QUOTA:
+        catch_up(index)
     with index.locked():
         box = box_to_write(index, folder)
         staged = messages()
+        admit(index, staged)
         ((uidvalidity,),) = index.query("SELECT uidvalidity FROM folder WHERE id = ?", (folder,))
         if not staged:
             return Appended(uidvalidity, ())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fastlisten.mail.store.files import Inspected
 from fastlisten.mail.store.index import Index
 
-__all__ = ["NewMessage", "add_keywords", "insert_messages"]
+__all__ = ["NewMessage", "add_keywords", "insert_messages", "size_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,14 @@ class NewMessage:
     keywords: str = ""
     email: int = 0
     uid: int = 0
+
+
+def size_of(index: Index, message: NewMessage) -> int:
+    """Return how many octets a message has as it is served."""
+    if message.inspected is not None:
+        return message.inspected.size
+    rows = index.query("SELECT size FROM email WHERE id = ?", (message.email,))
+    return int(rows[0][0]) if rows else 0
 
 
 def insert_messages(
