@@ -8,6 +8,7 @@ on the loop only. Nothing about SQL or files.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -112,9 +113,20 @@ class MaildirAccount:
             raise StoreUnavailableError("Mailbox cannot be accessed now") from error
         except sqlite3.Error as error:
             logger.error("%s: index: %s", self._root, error)
+            if self._index is not None and self._index.suspect:
+                await self._mend(self._index)
             if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
                 raise StoreFullError("No space left") from error
             raise StoreUnavailableError("Mailbox cannot be accessed now") from error
+
+    async def _mend(self, index: Index) -> None:
+        """Have damage of the index looked into, so that the next command finds a whole one."""
+
+        def work() -> None:
+            with contextlib.suppress(OSError, sqlite3.Error), index.locked():
+                pass
+
+        await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def index(self) -> Index:
         """Return the index, opened with the first call."""

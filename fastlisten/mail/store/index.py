@@ -18,6 +18,10 @@ another meaning:
   be old: the same, with `RESTORED_STRIDE`.
 
 Measured: the log holds some 11,000 rows that are not synced.
+
+Damage is noticed by whoever reads a damaged page. Whoever has the lock next, or closes the index,
+checks all of it, puts it aside if it is damaged indeed, and makes it again from the files and the
+snapshot: folders have other ids then, so that what is open ends.
 """
 
 from __future__ import annotations
@@ -61,7 +65,7 @@ _PATIENCE = 60.0
 _UIDVALIDITY = "uidvalidity"
 
 #: Primary result codes of SQLite: SQLITE_CORRUPT, SQLITE_NOTADB.
-_DAMAGED = frozenset({11, 26})
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 #: UIDs and UIDVALIDITY are below this (RFC 3501 9, nz-number).
 _UID_LIMIT = 1 << 32
@@ -73,6 +77,10 @@ def boot_id() -> str:
         return file.read().strip()
 
 
+def _is_damage(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
 class Index:
     """One account's index; threads may share it.
 
@@ -80,6 +88,7 @@ class Index:
         maildir: the account's files.
         finish: called with the index under the lock, if there is pending file work.
         quota: how much mail the account may have.
+        suspect: damage has been noticed, and not yet been looked into.
     """
 
     def __init__(self, root: str, finish: Callable[[Index], object]) -> None:
@@ -101,6 +110,7 @@ class Index:
         self._boot = boot_id()
         self._uses = threading.Lock()  # of the connection
         self._inode = 0
+        self.suspect = False
         self._connection: sqlite3.Connection | None = None
         if not os.path.isdir(self.maildir.tmp):  # the last one that `prepare` makes
             self.maildir.prepare()
@@ -109,7 +119,9 @@ class Index:
             with self._lock:
                 self._open()
                 if os.path.exists(self._snapshot):
-                    index_snapshot.keep(self._db, self._snapshot)
+                    self._keep_snapshot()
+                    if self.suspect:
+                        self._reopen()
         except BaseException:
             self._lock.close()
             raise
@@ -120,15 +132,38 @@ class Index:
         """Open the index, under the lock; one that is damaged is put aside, and made again."""
         try:
             self._open_file()
+            if not self.suspect:
+                return
+            found = self._damage()
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+            if not _is_damage(error):
                 raise
-            logger.error("%s is damaged (%s), and is made again", self._path, error)
+            found = str(error)
+        if found:
+            self._drop()
+            logger.error("%s is damaged (%s), and is made again", self._path, found)
             os.replace(self._path, f"{self._path}.damaged")
             for suffix in ("-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._path + suffix)
             self._open_file()
+        self.suspect = False
+
+    def _damage(self) -> str:
+        """Check all of the index; return what is wrong with it, empty if nothing is."""
+        (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+        return "" if found == "ok" else str(found)
+
+    def _reopen(self) -> None:
+        """Open another file that has taken its place, or look into damage, under the lock."""
+        self._drop()
+        self._open()
+
+    def _drop(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _open_file(self) -> None:
         """Open the file; make the tables; notice a power loss or a backup."""
@@ -181,6 +216,10 @@ class Index:
                     self._db.rollback()
                 raise
 
+    def _keep_snapshot(self) -> None:
+        if not index_snapshot.keep(self._db, self._snapshot):
+            self.suspect = True
+
     def _distrust(self) -> None:
         """Leave out UIDs and modseqs that clients may have been told, if some may be missing."""
         dirty, file = self._db.execute("SELECT dirty_boot, file FROM state").fetchone()
@@ -212,14 +251,16 @@ class Index:
     def close(self) -> None:
         """Write everything into the file and close it. Nothing of it may be called afterwards."""
         if self._connection is None:
+            self._lock.close()
             return
         try:
             with self._lock, self._uses:
                 try:
                     self._checkpoint()
+                    if self.suspect:
+                        self._reopen()
                 finally:
-                    connection, self._connection = self._connection, None
-                    connection.close()
+                    self._drop()
         finally:
             self._lock.close()
 
@@ -233,8 +274,9 @@ class Index:
                 with self._synced(), self._begun():
                     self._db.execute("UPDATE folder SET synced = uidnext WHERE synced < uidnext")
                     self._db.execute("UPDATE state SET dirty_boot = ''")
-            index_snapshot.keep(self._db, self._snapshot)
+            self._keep_snapshot()
         except sqlite3.Error as error:
+            self._note(error)
             logger.warning("%s: cannot be checkpointed: %s", self._path, error)
 
     def _replaced(self) -> bool:
@@ -250,10 +292,9 @@ class Index:
     def locked(self) -> Iterator[None]:
         """Hold the account's lock. What a crash has left undone is done first."""
         with self._lock:
-            if self._replaced():
+            if self.suspect or self._connection is None or self._replaced():
                 with self._uses:
-                    self._db.close()
-                    self._open()
+                    self._reopen()
             if self.query("SELECT 1 FROM pending LIMIT 1"):
                 self.finish(self)
             yield
@@ -266,12 +307,21 @@ class Index:
             sync: have it on the disk before it ends.
         """
         with self._uses:
-            (dirty,) = self._db.execute("SELECT dirty_boot FROM state").fetchone()
+            try:
+                (dirty,) = self._db.execute("SELECT dirty_boot FROM state").fetchone()
+            except sqlite3.Error as error:
+                self._note(error)
+                raise
             if not dirty:
                 with self._synced(), self._begun():
                     self._db.execute("UPDATE state SET dirty_boot = ?", (self._boot,))
             with self._synced() if sync else contextlib.nullcontext(), self._begun():
                 yield self._db
+
+    def _note(self, error: sqlite3.Error) -> None:
+        """Note that the index may be damaged, if that is what an error says."""
+        if _is_damage(error):
+            self.suspect = True
 
     @contextlib.contextmanager
     def _begun(self) -> Iterator[None]:
@@ -279,7 +329,9 @@ class Index:
         try:
             yield
             self._db.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, sqlite3.Error):
+                self._note(error)
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
@@ -302,7 +354,11 @@ class Index:
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a question, with the lock or without."""
         with self._uses:
-            return self._db.execute(sql, values).fetchall()
+            try:
+                return self._db.execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                self._note(error)
+                raise
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -311,8 +367,12 @@ class Index:
             self._db.execute("BEGIN")
             try:
                 yield self._db
+            except sqlite3.Error as error:
+                self._note(error)
+                raise
             finally:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
     # --- numbers ------------------------------------------------------------------------------
 

@@ -32,16 +32,19 @@ _RECALL = (
 )
 
 
-def keep(connection: sqlite3.Connection, path: str) -> None:
+def keep(connection: sqlite3.Connection, path: str) -> bool:
     """Make the snapshot, unless there is a recent one.
 
     Args:
         connection: the index's.
         path: the snapshot's.
+
+    Returns:
+        Whether the index is whole, as far as is known. If not, the last snapshot is kept.
     """
     with contextlib.suppress(FileNotFoundError):
         if 0 <= time.time() - os.stat(path).st_mtime < KEPT_FOR:
-            return
+            return True
     part = f"{path}.new"
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -49,16 +52,21 @@ def keep(connection: sqlite3.Connection, path: str) -> None:
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         copy = sqlite3.connect(part, isolation_level=None)
         try:
-            connection.backup(copy)
+            connection.backup(copy)  # page by page, whatever they hold
+            whole = bool(copy.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
             copy.execute("PRAGMA journal_mode = DELETE")
         finally:
             copy.close()
-        os.rename(part, path)
+        if whole:
+            os.rename(part, path)
+            return True
+        logger.warning("%s is kept: the index is damaged", path)
     except (OSError, sqlite3.Error) as error:
-        # The index itself is whole.
         logger.warning("%s cannot be written: %s", path, error)
-        with contextlib.suppress(OSError):
-            os.unlink(part)
+        whole = getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT
+    with contextlib.suppress(OSError):
+        os.unlink(part)
+    return whole
 
 
 @contextlib.contextmanager
@@ -68,6 +76,9 @@ def attached(connection: sqlite3.Connection, path: str) -> Iterator[bool]:
     if there:
         try:
             connection.execute("ATTACH ? AS old", (path,))
+            (found,) = connection.execute("PRAGMA old.quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
             connection.execute("SELECT count(*) FROM old.message").fetchone()
         except sqlite3.Error as error:
             logger.warning("%s cannot be read: %s", path, error)
