@@ -67,6 +67,7 @@ class EngineConnection(asyncio.Protocol, abc.ABC):
         engine: as given.
         session: its number in the log.
         end_reason: why the session ended, once known.
+        read_ahead: octets of input to keep; no command may be longer.
     """
 
     __slots__ = (
@@ -85,6 +86,7 @@ class EngineConnection(asyncio.Protocol, abc.ABC):
     )
 
     engine: Engine
+    read_ahead: int = READ_AHEAD
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -163,7 +165,7 @@ class EngineConnection(asyncio.Protocol, abc.ABC):
         if self._eof:
             if not self._at_work():
                 transport.close()
-        elif (self.engine.buffered <= READ_AHEAD) is not self._reading:
+        elif (self.engine.buffered <= self.read_ahead) is not self._reading:
             self._reading = not self._reading
             if self._reading:
                 transport.resume_reading()

@@ -105,7 +105,7 @@ def test_new_protocol_without_a_section_fails(
 def test_new_protocol_with_a_section_is_documented() -> None:
     tables = ["protocols", "listener", "process", "certificate", "gopher"]
     tables += sorted({row.key.partition(".")[0] for row in LISTENER_OPTIONS if "." in row.key})
-    tables += ["smtp", "lmtp", "http", "jmap"]
+    tables += ["smtp", "lmtp", "imap", "http", "jmap"]
     lines = [f"<!-- table: {name} -->" for name in tables]
     text = document("\n".join(lines))
     assert "| `gopher.menu` | a path |" in text

@@ -99,15 +99,15 @@ def test_keys_of_a_registered_protocol_are_checked(register: Register) -> None:
 def test_package_serves_a_known_protocol(register: Register) -> None:
     """Its class adds to what is known about the protocol."""
 
-    class Imap(Echo):
+    class Sieve(Echo):
         default_port = 0
 
-    register("imap", Imap)
-    it = listener("protocol = 'imap'\nbind = '127.0.0.1'\nimap.shout = true")
-    assert [bind.port for bind in it.bind] == [143]
+    register("managesieve", Sieve)
+    it = listener("protocol = 'managesieve'\nbind = '127.0.0.1'\nmanagesieve.shout = true")
+    assert [bind.port for bind in it.bind] == [4190]
     assert it.starttls
     assert it.handler_options == {"shout": True, "limit": 100}
-    assert find_unavailable(load_text(listener_table("it", "protocol = 'imap'"))) == ()
+    assert find_unavailable(load_text(listener_table("it", "protocol = 'managesieve'"))) == ()
 
 
 class NoHandler:

@@ -133,10 +133,10 @@ def test_misplaced_keys(body: str, says: str) -> None:
 def test_keys_of_other_programs_are_ignored_with_one_warning() -> None:
     config = load_text(
         "version = 3\n[queue]\nx = 1\n[server]\nhttp.url = 'x'\nsecurity = 5\n"
-        "[imap]\nx = 1\n[[session]]\n[store.x]\nsocket = 5" + LISTENER
+        "[pop3]\nx = 1\n[[session]]\n[store.x]\nsocket = 5" + LISTENER
     )
     (warning,) = config.warnings
-    names = "server.http, server.security, version, queue, imap, session, store"
+    names = "server.http, server.security, version, queue, pop3, session, store"
     assert warning.message.endswith(f"ignored: {names}")
 
 

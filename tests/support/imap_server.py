@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,7 @@ def serve_imap(
     tls: Any = "implicit",
     idle_timeout: float = 0.0,
     quota: str = "{}",
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[ImapServer]:
     """Serve the handler in a thread, with one account.
 
@@ -182,6 +183,7 @@ def serve_imap(
         tls: as in `testing.serve`.
         idle_timeout: as in `testing.serve`.
         quota: the account's, in TOML.
+        options: as in `testing.serve`.
     """
     write_accounts(
         directory / "accounts.toml",
@@ -201,6 +203,7 @@ def serve_imap(
             data_directory=str(directory),
             drain_timeout=0.01,
             idle_timeout=idle_timeout,
+            options=options,
         ) as served:
             server.port, server.context = served.port, served.client_context
             assert isinstance(served.handler, ImapHandler)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from fastlisten.config.notation import quote
+from fastlisten.config.notation import quote, show_value
 from fastlisten.config.secret_names import NOT_SHOWN, Secret
 from fastlisten.config.values.grammar import (
     NUMBER,
@@ -21,6 +21,7 @@ from fastlisten.config.values.grammar import (
     Kind,
     format_duration,
     parse_duration,
+    strings,
     text_of,
 )
 from fastlisten.mail.address import AddressError, parse_mailbox
@@ -169,6 +170,19 @@ def _choice(option: Option, raw: Any) -> str:
     raise BadValueError("this is not one of the allowed values")
 
 
+def _choices(option: Option, raw: Any) -> tuple[str, ...]:
+    known = {word.lower(): word for word in option.choices}
+    chosen = set()
+    for text in strings(raw):
+        word = known.get(text.strip().lower())
+        if word is None:
+            raise BadValueError(f"{show_value(text)} is not one of the allowed values")
+        chosen.add(word)
+    if not chosen and option.minimum:
+        raise BadValueError("at least one is needed")
+    return tuple(word for word in option.choices if word in chosen)
+
+
 def _workers(option: Option, raw: Any) -> int | str:
     if isinstance(raw, str) and raw.strip().lower() == "auto":
         return "auto"
@@ -264,6 +278,10 @@ def _describe_choice(option: Option) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
+def _describe_choices(option: Option) -> str:
+    return f"an array of {', '.join(map(quote, option.choices))}"
+
+
 def _describe_line(option: Option) -> str:
     limit = f", at most {option.maximum:.0f} bytes" if option.maximum else ""
     return f"one line of ASCII{limit}"
@@ -293,6 +311,9 @@ SCALARS: dict[str, Kind] = {
     ),
     "line": Kind(_line, _text_or_false, _same, _describe_line),
     "choice": Kind(_choice, _text_or_false, _same, _describe_choice),
+    "choices": Kind(
+        _choices, lambda value: f"[{', '.join(map(quote, value))}]", list, _describe_choices
+    ),
     "workers": Kind(
         _workers,
         lambda value: quote(value) if isinstance(value, str) else str(value),

@@ -2,8 +2,9 @@
 
 The modules, from the listener down to the octets:
 
-    settings               ports and timeouts
+    settings               ports, timeouts, rows of `[imap]`; checks: what must hold between them
     handler                what all connections of a listener share
+      session_rules        the rows as sessions use them
       capabilities         what is announced, before and after login
       engine_protocol      transport, flow control, STARTTLS
       connection_interface  what a connection, a session and the listener know of each other

@@ -6,7 +6,7 @@ works.
 
 from __future__ import annotations
 
-__all__ = ["after_login", "before_login"]
+__all__ = ["CAN_BE_DISABLED", "COMMANDS", "after_login", "before_login"]
 
 _ALWAYS = ("IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "ENABLE", "IDLE")
 
@@ -16,6 +16,21 @@ _AFTER_LOGIN = (
     "QRESYNC", "OBJECTID", "WITHIN", "MULTIAPPEND", "QUOTA", "QUOTA=RES-STORAGE",
     "QUOTA=RES-MESSAGE",
 )  # fmt: skip
+
+#: What `imap.disabled-capabilities` may name: not what a client needs to log in at all.
+CAN_BE_DISABLED = (*_ALWAYS[1:], *_AFTER_LOGIN, "APPENDLIMIT")
+
+#: The commands that only a capability brings.
+COMMANDS = {
+    "ID": ("ID",),
+    "ENABLE": ("ENABLE",),
+    "IDLE": ("IDLE",),
+    "NAMESPACE": ("NAMESPACE",),
+    "UIDPLUS": ("UID EXPUNGE",),
+    "MOVE": ("MOVE", "UID MOVE"),
+    "UNSELECT": ("UNSELECT",),
+    "QUOTA": ("GETQUOTA", "GETQUOTAROOT", "SETQUOTA"),
+}
 
 
 def before_login(

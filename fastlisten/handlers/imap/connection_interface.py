@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.handlers.imap.engine.engine import ImapEngine, Limits
 from fastlisten.handlers.imap.session_log import SessionLog
+from fastlisten.handlers.imap.session_rules import SessionRules
 from fastlisten.handlers.session_log import SessionContext
 from fastlisten.mail.accounts.roster import Account as Login
 from fastlisten.mail.logins.logins import Logins
@@ -77,6 +78,10 @@ class Services(Protocol):
     @property
     def limits(self) -> Limits:
         """The engine's settings."""
+
+    @property
+    def rules(self) -> SessionRules:
+        """What holds for every session."""
 
     @property
     def logins(self) -> Logins:

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 
-from fastlisten.handlers.engine_connection import EngineConnection
+from fastlisten.handlers.engine_connection import READ_AHEAD, EngineConnection
 from fastlisten.handlers.imap.engine.commands import Goodbye, StartTls
 from fastlisten.handlers.imap.engine.engine import ImapEngine
 from fastlisten.handlers.imap.rejection import ClientGoneError
@@ -47,13 +47,14 @@ class EngineProtocol(EngineConnection):
         end_reason: why the session ended, once known.
     """
 
-    __slots__ = ("_pending", "_room", "_turn", "_user")
+    __slots__ = ("_pending", "_room", "_turn", "_user", "read_ahead")
 
     engine: ImapEngine
 
     def __init__(self, user: Session) -> None:
         super().__init__(user.engine)
         self._user = user
+        self.read_ahead = max(READ_AHEAD, user.services.limits.max_command)
         self._room: asyncio.Future[None] | None = None  # done when the client reads again
         self._turn = 0.0
         self._pending = 0  # octets that `is_due` has counted

@@ -20,13 +20,13 @@ from fastlisten.handlers.imap.engine.status_responses import status
 from fastlisten.handlers.imap.engine_protocol import EngineProtocol
 from fastlisten.handlers.imap.session import Session
 from fastlisten.handlers.imap.session_log import SessionLog
+from fastlisten.handlers.imap.session_rules import SessionRules, engine_limits, session_rules
 from fastlisten.handlers.imap.settings import IMAP
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.accounts.roster import Account as Login
 from fastlisten.mail.counts import Counts
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.logins.logins import Logins
-from fastlisten.mail.logins.sasl import MECHANISMS
 from fastlisten.mail.store.interface import Account
 from fastlisten.mail.store.open_accounts import OpenAccounts
 
@@ -74,8 +74,10 @@ class ImapHandler(Handler):
     def greeting(self) -> bytes:  # type: ignore[override]
         """The greeting, with what a client can do before login."""
         settings, limits = self.settings, self.limits
-        names = before_login(
-            limits.mechanisms, encrypted=settings.tls_implicit, starttls=limits.starttls
+        names = self.rules.announced(
+            before_login(
+                limits.mechanisms, encrypted=settings.tls_implicit, starttls=limits.starttls
+            )
         )
         text = f"{settings.hostname} {settings.greeting or 'ready.'}"
         return status(b"*", b"OK", text, codes.capability(names))
@@ -106,10 +108,13 @@ class ImapHandler(Handler):
     def limits(self) -> Limits:
         """The settings of every connection's engine; made for the first connection."""
         settings = self.settings
-        return Limits(
-            starttls=settings.tls is not None and not settings.tls_implicit,
-            mechanisms=MECHANISMS,
-        )
+        starttls = settings.tls is not None and not settings.tls_implicit
+        return engine_limits(settings.options, starttls)
+
+    @functools.cached_property
+    def rules(self) -> SessionRules:
+        """What holds for every session; made for the greeting."""
+        return session_rules(self.settings.options)
 
     def connection(self, info: ConnectionInfo) -> EngineProtocol:
         """Return the protocol object for one connection."""

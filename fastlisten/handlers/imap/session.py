@@ -62,6 +62,9 @@ _COMMANDS: Commands = {
 #: Whose errors are about the mailbox that messages are put into.
 _PUTTING = (AppendMessage, AppendEnd, Copy, Move)
 
+#: The codes of logins that have failed.
+_FAILURES = (codes.AUTHENTICATIONFAILED, codes.AUTHORIZATIONFAILED)
+
 #: Commands before which is looked whether the account is still the one that was logged in to: what
 #: clients say now and then, and what they begin to read or to store with.
 _ADMITTED = (Noop, Idle, Select, Status, AppendMessage)
@@ -75,13 +78,15 @@ class Session(SessionState):
         info: about the client.
     """
 
-    __slots__ = ("_news", "_task", "_unwatch")
+    __slots__ = ("_early", "_failures", "_news", "_task", "_unwatch")
 
     def __init__(self, services: Services, info: ConnectionInfo) -> None:
         super().__init__(services, info)
         self._task: asyncio.Task[None] | None = None
         self._unwatch: list[Callable[[], None]] = []  # ends IDLE's notices
         self._news = False  # there was a notice that has not been looked into
+        self._early = 0  # commands before login
+        self._failures = 0  # of logins
 
     # --- for the connection -------------------------------------------------------------------
 
@@ -153,6 +158,8 @@ class Session(SessionState):
             else:
                 self.condstore_begins()
         if isinstance(event, Refusal | Cancelled):
+            if self.login is None:
+                self._early += 1
             self.dialogue = None
             self._end_idle()
             self.drop_append()
@@ -163,6 +170,11 @@ class Session(SessionState):
         if isinstance(event, _ADMITTED) and login and not self.services.admits(login):
             self.engine.bye("Account has been changed, please log in again", codes.EXPIRED)
             return
+        if login is None:
+            self._early += 1
+            if self._early > self.services.rules.commands_before_login:
+                self.engine.bye("Too many commands before login", codes.LIMIT)
+                return
         try:
             work = self._begin(event)
         except Rejected as error:
@@ -228,6 +240,10 @@ class Session(SessionState):
             engine.bad(error.text, error.code)
         else:
             engine.no(error.text, error.code)
+            if error.code in _FAILURES:
+                self._failures += 1
+                if self._failures >= self.services.rules.login_attempts:
+                    engine.bye("Too many failed logins", codes.LIMIT)
 
     # --- IDLE ---------------------------------------------------------------------------------
 

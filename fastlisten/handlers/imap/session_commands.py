@@ -28,9 +28,6 @@ from fastlisten.mail.logins.sasl import Credentials
 
 __all__ = ["SESSION_COMMANDS"]
 
-#: Extensions that ENABLE knows (RFC 5161).
-_ENABLED = frozenset({"CONDSTORE", "QRESYNC"})
-
 
 def _capability(session: SessionState, _: Capability) -> None:
     engine = session.engine
@@ -38,8 +35,12 @@ def _capability(session: SessionState, _: Capability) -> None:
     engine.ok("Capability completed.")
 
 
-def _id(session: SessionState, _: Id) -> None:
-    session.engine.send(id_response({"name": "fastlisten"}))
+def _id(session: SessionState, event: Id) -> None:
+    services = session.services
+    if services.rules.id_log:
+        shown = {name: event.fields[name] for name in services.rules.id_log if name in event.fields}
+        services.session_log.client_id(session.client().log_context(), shown)
+    session.engine.send(id_response(services.rules.id_send))
     session.engine.ok("ID completed.")
 
 
@@ -50,7 +51,7 @@ def _namespace(session: SessionState, _: Namespace) -> None:
 
 def _enable(session: SessionState, event: Enable) -> None:
     engine = session.engine
-    names = [name for name in event.names if name in _ENABLED]
+    names = [name for name in event.names if name in session.services.rules.enabled]
     engine.enable(frozenset(names))
     if engine.condstore and not session.condstore:
         session.condstore_begins()

@@ -92,10 +92,12 @@ class SessionState:
         """Return what the client can use now."""
         limits = self.services.limits
         if self.login is not None:
-            return after_login(limits.max_message_size)
-        return before_login(
-            limits.mechanisms, encrypted=self.engine.encrypted, starttls=limits.starttls
-        )
+            names = after_login(limits.max_message_size)
+        else:
+            names = before_login(
+                limits.mechanisms, encrypted=self.engine.encrypted, starttls=limits.starttls
+            )
+        return self.services.rules.announced(names)
 
     async def tell(
         self, text: str, code: bytes = b"", *, expunge: bool = True, uid: bool = False

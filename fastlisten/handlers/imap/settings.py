@@ -1,13 +1,137 @@
-"""The protocol imap: its ports and timeouts.
+"""What imap is: its ports and timeouts, and the rows of the table `[imap]`.
 
-Rules of this file: data only, so that the configuration can read it without a loop.
+Rules of this file: data only, so that the configuration can read it without a loop. Keys are
+relative to the protocol's table: ``max-line`` is written ``imap.max-line`` on a listener.
 """
 
 from __future__ import annotations
 
+from fastlisten.handlers.imap.capabilities import CAN_BE_DISABLED
+from fastlisten.handlers.imap.checks import check_imap
 from fastlisten.handlers.protocol import Protocol
+from fastlisten.option import Option
 
 __all__ = ["IMAP"]
+
+#: The fields that RFC 2971 3.3 defines.
+_ID_FIELDS = (
+    "name", "version", "os", "os-version", "vendor", "support-url", "address", "date", "command",
+    "arguments", "environment",
+)  # fmt: skip
+
+_BEFORE_LOGIN: tuple[Option, ...] = (
+    Option(
+        key="mechanisms",
+        kind="choices",
+        default=("PLAIN", "LOGIN"),
+        choices=("PLAIN", "LOGIN"),
+        minimum=1,
+        text="What AUTHENTICATE takes; the command LOGIN is always there.",
+    ),
+    Option(
+        key="login-attempts",
+        kind="integer",
+        default=10,
+        minimum=1,
+        maximum=1000,
+        unit="failures",
+        text="After this many failed logins on one connection it is closed; how long clients have "
+        "to wait between failures is the same as for smtp.",
+    ),
+    Option(
+        key="max-commands-before-login",
+        kind="integer",
+        default=100,
+        # CAPABILITY, ID, STARTTLS, CAPABILITY, ID, AUTHENTICATE, and a second attempt.
+        minimum=10,
+        maximum=1_000_000,
+        unit="commands",
+        text="The most commands of a client that has not logged in; then the connection is closed.",
+    ),
+    Option(
+        key="max-errors-before-login",
+        kind="integer",
+        default=3,
+        minimum=1,
+        maximum=1_000_000,
+        unit="errors",
+        text="After this many BAD answers in a row, before login, the connection is closed.",
+    ),
+    Option(
+        key="max-line-before-login",
+        kind="size",
+        default=8192,
+        minimum=1024,
+        maximum=65_536,
+        unit="bytes",
+        text="The longest command before login, with its literals.",
+    ),
+)
+
+_BOUNDS: tuple[Option, ...] = (
+    Option(
+        key="max-line",
+        kind="size",
+        default=65_536,
+        # RFC 2683 3.2.1.5: a server should take at least 8000 octets.
+        minimum=8192,
+        maximum=1024 * 1024,
+        unit="bytes",
+        text="The longest command after login, with its literals but without messages of APPEND.",
+    ),
+    Option(
+        key="max-literal",
+        kind="size",
+        default=65_536,
+        minimum=1024,
+        maximum=1024 * 1024,
+        unit="bytes",
+        text="The largest literal within a command; messages of APPEND are no such literals.",
+    ),
+    Option(
+        key="append-limit",
+        kind="size",
+        default=50 * 1024 * 1024,
+        minimum=64 * 1024,
+        # Clients may store the number that APPENDLIMIT announces in 32 bits (RFC 7889).
+        maximum=2**31 - 1,
+        unit="bytes",
+        text="The largest message that APPEND takes, announced by APPENDLIMIT (RFC 7889).",
+    ),
+    Option(
+        key="max-errors",
+        kind="integer",
+        default=20,
+        minimum=1,
+        maximum=1_000_000,
+        unit="errors",
+        text="After this many BAD answers in a row, after login, the connection is closed.",
+    ),
+)
+
+_ANNOUNCED: tuple[Option, ...] = (
+    Option(
+        key="disabled-capabilities",
+        kind="choices",
+        default=(),
+        choices=CAN_BE_DISABLED,
+        text="Capabilities that are not announced; their commands are answered as unknown ones.",
+    ),
+    Option(
+        key="id-send",
+        kind="choices",
+        default=("name",),
+        choices=("name", "version", "vendor", "support-url", "os", "os-version"),
+        text="What the server says of itself in its answer to ID (RFC 2971).",
+    ),
+    Option(
+        key="id-log",
+        kind="choices",
+        default=(),
+        choices=_ID_FIELDS,
+        text="Which fields of ID, by which clients name themselves, are logged.",
+    ),
+)
 
 IMAP = Protocol(
     name="imap",
@@ -18,4 +142,6 @@ IMAP = Protocol(
     starttls=True,  # RFC 9051 6.2.1
     # RFC 9051 5.4: the autologout timer must be at least 30 minutes.
     defaults={"timeout.first-byte": 60.0, "timeout.idle": 1800.0},
+    options=(*_BOUNDS, *_BEFORE_LOGIN, *_ANNOUNCED),
+    check=check_imap,
 )

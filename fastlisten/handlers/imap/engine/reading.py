@@ -143,6 +143,8 @@ class InputReader(Session):
         self.name = ""
         try:
             entry = command_table.find(match[2], self.state)
+            if entry.name in self._limits.disabled:
+                raise Refused("Unknown command")
             self.name = entry.name
             parse = entry.parse
             if parse is None:
@@ -229,6 +231,8 @@ class InputReader(Session):
                 raise Refused("BINARY literals are not supported")
             if command is None:
                 command = bytearray()
+            if literal.size > self._limits.max_literal:
+                raise Refused("Literal size too large", "BAD", "TOOBIG")
             if len(command) + len(line) + 2 + literal.size > self._most():
                 raise Refused("Literal size too large", "BAD", "TOOBIG")
         except Refused as error:
