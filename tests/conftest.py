@@ -20,6 +20,7 @@ from support.kernel import open_descriptors
 from support.loops import LOOPS, OUR_LOOPS, LoopFactory
 
 pytest.register_assert_rewrite(
+    "support.imap_sync",
     "support.real_server",
     "support.world",
     "support.loop_worlds",

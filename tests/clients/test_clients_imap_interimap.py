@@ -6,17 +6,19 @@ both servers must tell the same of what has changed and what is gone since the l
 
 from __future__ import annotations
 
-import imaplib
 import shlex
 from collections.abc import Iterator
+from imaplib import IMAP4_stream
 from pathlib import Path
 
 import pytest
 from support.dovecot_imap import dovecot_command
 from support.external_programs import run
-from support.imap_server import ADDRESS, PASSWORD, ImapServer, serve_imap
+from support.imap_account import ImapAccount, served_account
 from support.imap_sync import ImapSide, changed, filled
 from support.marks import external
+
+account = served_account
 
 CONFIGURATION = """
 database = {directory}/state.db
@@ -37,54 +39,47 @@ SSL_CAfile = {certificate}
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ImapServer]:
-    (tmp_path / "server").mkdir()
-    with serve_imap(tmp_path / "server") as served:
-        yield served
-
-
-@pytest.fixture
 def command() -> Iterator[str]:
     with dovecot_command() as words:
         yield shlex.join(words)
 
 
-def interimap(server: ImapServer, directory: Path, command: str) -> str:
-    """Run interimap once; return what it says."""
+def interimap(account: ImapAccount, directory: Path, command: str) -> None:
+    """Run interimap once."""
     path = directory / "interimap.conf"
     path.write_text(
         CONFIGURATION.format(
             directory=directory,
             command=command,
-            port=server.port,
-            user=ADDRESS,
-            password=PASSWORD,
-            certificate=server.certificate,
+            port=account.port,
+            user=account.user,
+            password=account.password,
+            certificate=account.authority,
         )
     )
-    return run("interimap", "--config", path).stderr.decode()
+    run("interimap", "--config", path)
 
 
 @external("interimap")
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.soak)])
 def test_changes_on_both_sides(
-    server: ImapServer, tmp_path: Path, command: str, count: int
+    account: ImapAccount, tmp_path: Path, command: str, count: int
 ) -> None:
-    ours = ImapSide(server.client())
-    with imaplib.IMAP4_stream(f"exec {command} 2>/dev/null") as client:
+    ours = ImapSide(account.client())
+    with IMAP4_stream(f"exec {command} 2>/dev/null") as client:
         theirs = ImapSide(client)
         inbox = filled(ours, "INBOX", "first", count)
         work = filled(theirs, "Work", "first", count // 4)
-        print(interimap(server, tmp_path, command))
+        interimap(account, tmp_path, command)
         assert ours.read("INBOX") == theirs.read("INBOX") == inbox
         assert ours.read("Work") == theirs.read("Work") == work
         for mailbox, known in (("INBOX", inbox), ("Work", work)):
             changed(ours, mailbox, known, 0, "ours")
             changed(theirs, mailbox, known, 4, "theirs")
         more = filled(ours, "Later", "first", 3)
-        interimap(server, tmp_path, command)
+        interimap(account, tmp_path, command)
         for mailbox, known in (("INBOX", inbox), ("Work", work), ("Later", more)):
             assert ours.read(mailbox) == theirs.read(mailbox) == known
         before = ours.state("INBOX", "Work", "Later")
-        interimap(server, tmp_path, command)
+        interimap(account, tmp_path, command)
         assert ours.state("INBOX", "Work", "Later") == before

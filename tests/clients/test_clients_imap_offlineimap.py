@@ -6,14 +6,15 @@ knows in a quick run, so every run is a whole one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.external_programs import run
-from support.imap_server import ADDRESS, PASSWORD, ImapServer, serve_imap
+from support.imap_account import ImapAccount, served_account
 from support.imap_sync import ImapSide, LocalMaildir, changed, filled
 from support.marks import external
+
+account = served_account
 
 CONFIGURATION = """
 [general]
@@ -35,30 +36,25 @@ type = IMAP
 remotehost = localhost
 remoteport = {port}
 remoteuser = {user}
-remotepass = {password}
+remotepassfile = {password}
 ssl = yes
 sslcacertfile = {certificate}
 """
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ImapServer]:
-    (tmp_path / "server").mkdir()
-    with serve_imap(tmp_path / "server") as served:
-        yield served
-
-
-def offlineimap(server: ImapServer, directory: Path) -> None:
+def offlineimap(account: ImapAccount, directory: Path) -> None:
     """Run offlineimap once."""
     for name in ("local", "state"):
         (directory / name).mkdir(exist_ok=True)
+    password = directory / "password"
+    password.write_text(account.password)
     path = directory / "offlineimaprc"
     path.write_text(
         CONFIGURATION.format(
-            port=server.port,
-            user=ADDRESS,
-            password=PASSWORD,
-            certificate=server.certificate,
+            port=account.port,
+            user=account.user,
+            password=password,
+            certificate=account.authority,
             local=directory / "local",
             state=directory / "state",
         )
@@ -69,21 +65,21 @@ def offlineimap(server: ImapServer, directory: Path) -> None:
 
 @external("offlineimap")
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.soak)])
-def test_changes_on_both_sides(server: ImapServer, tmp_path: Path, count: int) -> None:
-    ours = ImapSide(server.client(), b"X-OfflineIMAP")
+def test_changes_on_both_sides(account: ImapAccount, tmp_path: Path, count: int) -> None:
+    ours = ImapSide(account.client(), b"X-OfflineIMAP")
     theirs = LocalMaildir(tmp_path / "local", b"X-OfflineIMAP")
     inbox = filled(ours, "INBOX", "first", count)
     work = filled(theirs, "Work", "first", count // 4)
-    offlineimap(server, tmp_path)
+    offlineimap(account, tmp_path)
     assert ours.read("INBOX") == theirs.read("INBOX") == inbox
     assert ours.read("Work") == theirs.read("Work") == work
     for mailbox, known in (("INBOX", inbox), ("Work", work)):
         changed(ours, mailbox, known, 0, "ours")
         changed(theirs, mailbox, known, 4, "theirs")
     more = filled(ours, "Later", "first", 3)
-    offlineimap(server, tmp_path)
+    offlineimap(account, tmp_path)
     for mailbox, known in (("INBOX", inbox), ("Work", work), ("Later", more)):
         assert ours.read(mailbox) == theirs.read(mailbox) == known
     before = ours.state("INBOX", "Work", "Later")
-    offlineimap(server, tmp_path)
+    offlineimap(account, tmp_path)
     assert ours.state("INBOX", "Work", "Later") == before

@@ -33,6 +33,7 @@ VERSIONS = {
     "smtp-sink": (("postconf", "-d", "mail_version"), r"mail_version = (\S+)"),
     "openssl": (("openssl", "version"), r"OpenSSL (\d+\.\d+)"),
     "wrk": (("wrk", "-v"), r"wrk \D*([\d.]+)"),
+    "mutt": (("mutt", "-v"), r"Mutt (\S+)"),
     "mbsync": (("mbsync", "--version"), r"isync (\S+)"),
     "interimap": (("interimap", "--version"), r"version (\S+)"),
     "offlineimap": (("offlineimap", "--version"), r"(\S+)"),
@@ -63,8 +64,15 @@ def rows() -> list[Client]:
 def used(file: Path) -> set[str]:
     """Return the clients that a test file runs: programs, and libraries that it imports."""
     text = file.read_text(encoding="utf-8")
-    libraries = re.findall(r"^import (smtplib|aiosmtplib|httpx)$", text, re.MULTILINE)
-    return {*re.findall(r'^@external\("(.+)"\)$', text, re.MULTILINE), *libraries}
+    libraries = re.findall(
+        r"^(?:import (smtplib|aiosmtplib|httpx|imaplib)|from (imapclient) import livetest)$",
+        text,
+        re.MULTILINE,
+    )
+    return {
+        *re.findall(r'^@external\("(.+)"\)$', text, re.MULTILINE),
+        *("".join(names) for names in libraries),
+    }
 
 
 def test_table_lists_exactly_the_clients_in_the_tests() -> None:
@@ -112,10 +120,14 @@ def test_program_versions(name: str) -> None:
     assert {row.version for row in rows() if row.name == name} == {found[1]}
 
 
-@pytest.mark.parametrize("name", ["aiosmtplib", "httpx", "smtplib"])
+@pytest.mark.parametrize("name", ["aiosmtplib", "httpx", "imapclient", "imaplib", "smtplib"])
 def test_library_versions(name: str) -> None:
     (version,) = {row.version for row in rows() if row.name == name}
-    here = importlib.metadata.version(name) if name != "smtplib" else sys.version.split()[0]
+    here = (
+        importlib.metadata.version(name)
+        if not name.endswith("plib") or name == "aiosmtplib"
+        else sys.version.split()[0]
+    )
     numbers = [[int(part) for part in each.split(".")[:2]] for each in (version, here)]
     assert numbers[0] <= numbers[1]
 

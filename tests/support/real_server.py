@@ -158,7 +158,7 @@ def serving(directory: Path, *listeners: str, more: str = "") -> Iterator[Mail]:
         listeners: the names of the listeners.
         more: additional tables of the configuration.
     """
-    write(directory, authority().sign("mx.example.org", HOST, key=rsa_key()))
+    write(directory, authority().sign("mx.example.org", "localhost", HOST, key=rsa_key()))
     (directory / "authority.pem").write_bytes(authority().pem)
     (directory / "letter").write_bytes(MESSAGE)
     # Without the final line end, which swaks adds.
