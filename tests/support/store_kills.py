@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 from fastlisten.mail.maildir.maildir import Maildir
-from fastlisten.mail.store import files, folders
+from fastlisten.mail.store import absorb, files, folders, special_folders
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.append import Appending
 from fastlisten.mail.store.copying import copy, move
@@ -24,6 +24,7 @@ from fastlisten.mail.store.flags import store
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import Flag, FolderNotFoundError, StoreMode
 from fastlisten.mail.store.pending import box_of
+from fastlisten.mail.store.special_folders import ROLES
 from support.mail_store import (
     check_account,
     deliver,
@@ -331,3 +332,77 @@ class Lost(Changes):
         assert told or not finished
         for rows in told:
             assert [row[2:] for row in rows] == [list(BOX[uid][1:]) for uid in sorted(BOX)]
+
+
+# --- first opens ----------------------------------------------------------------------------------
+
+SPECIAL = {role: role for role in ROLES}
+
+
+class NewAccount:
+    """An account gets its folders, all of them."""
+
+    def prepare(self, place: str) -> None:
+        deliver(place, b"x", "1.a")
+
+    def work(self, place: str, tell: Tell) -> None:
+        with index_of(place) as index:
+            special_folders.prepare(index, SPECIAL)
+            tell(json.dumps(self.seen(index)))
+
+    def seen(self, index: Index) -> list[list[object]]:
+        return [[one.name, one.role, one.subscribed] for one in folders.folders(index)]
+
+    def check(self, place: str, told: list[str], finished: bool) -> None:
+        expected = [["INBOX", "", False], *([role, role, True] for role in ROLES)]
+        for seen in told_of(told):
+            assert seen == sorted(expected)
+        assert told or not finished
+        with index_of(place) as index:
+            special_folders.prepare(index, SPECIAL)
+            assert self.seen(index) == sorted(expected)
+            settle(index)
+
+
+class Import:
+    """An account of Dovecot's: UIDs, keywords, subscriptions, uses."""
+
+    def prepare(self, place: str) -> None:
+        for directory in (place, f"{place}/.Spam"):
+            box = Maildir(directory)
+            for name in ("1.a", "2.a", "3.a"):
+                deliver(box, b"m", name)
+                os.rename(f"{box.new}/{name}", f"{box.cur}/{name}:2,Sa")
+            with open(f"{directory}/dovecot-uidlist", "w") as file:
+                file.write("3 V1500000000 N8 Gabc\n3 :2.a\n4 :1.a\n9 :3.a\n")
+            with open(f"{directory}/dovecot-keywords", "w") as file:
+                file.write("0 Word\n")
+            deliver(box, b"new", "9.a")
+        with open(f"{place}/subscriptions", "w") as file:
+            file.write("V\t2\n\nINBOX\n")
+
+    def work(self, place: str, tell: Tell) -> None:
+        with mock.patch.object(absorb, "LARGEST_SLICE", 2), index_of(place) as index:
+            special_folders.prepare(index, SPECIAL)
+            for name in ("INBOX", "Spam"):
+                box = folders.find(index, name).id
+                look(index, box)
+                tell(json.dumps(rows_of(index, box)))
+
+    def check(self, place: str, told: list[str], finished: bool) -> None:
+        expected = [[3, "2.a", "Word"], [4, "1.a", "Word"], [9, "3.a", "Word"], [10, "9.a", ""]]
+        for rows in told_of(told):
+            assert [[row[0], row[1], row[3]] for row in rows] == expected
+        assert len(told) == 2 or not finished
+        with index_of(place) as index:
+            special_folders.prepare(index, SPECIAL)
+            settle(index)
+            seen = [(one.name, one.role, one.subscribed) for one in folders.folders(index)]
+            assert seen == [("INBOX", "", True), ("Spam", "Junk", False)]
+            for name in ("INBOX", "Spam"):
+                box = folders.find(index, name)
+                assert box.uidvalidity == 1500000000
+                rows = rows_of(index, box.id)
+                assert [[row[0], row[1], row[3]] for row in rows] == expected
+            assert index.query("SELECT * FROM former_uids") == []
+            assert index.query("SELECT * FROM first_open") == []

@@ -16,6 +16,7 @@ The one that keeps mail in Maildirs, with an index per account in SQLite:
     pending        file work that committed transactions imply
     first_open     what Dovecot or Courier knew about an account that is new here
       former_files   their files
+    special_folders  Drafts, Sent, Junk, Trash, Archive
     absorb         taking over what was delivered, and what other programs have done
     folders        which there are; CREATE, DELETE, RENAME
     flags          STORE

@@ -15,13 +15,13 @@ import os
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
-from fastlisten.mail.store import copying, folders, reading
+from fastlisten.mail.store import copying, folders, reading, special_folders
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.append import Appending
 from fastlisten.mail.store.changes import changes, loaded, prune
@@ -72,12 +72,18 @@ class MaildirAccount:
         root: its directory, which is made if it is missing.
         pool: the threads that wait for disk and locks.
         quota: returns how much mail it may have; called in any thread.
+        special: names of folders that a new account gets, by their special use.
     """
 
     def __init__(
-        self, root: str, pool: Executor, quota: Callable[[], Quota] = lambda: NO_QUOTA
+        self,
+        root: str,
+        pool: Executor,
+        quota: Callable[[], Quota] = lambda: NO_QUOTA,
+        special: Mapping[str, str] | None = None,
     ) -> None:
         self._root = root
+        self._special = special or {}
         self._pool = pool
         self._quota = quota
         self._index: Index | None = None
@@ -141,6 +147,7 @@ class MaildirAccount:
         index.quota = self._quota
         try:
             folders.discover(index)
+            special_folders.prepare(index, self._special)
             folders.empty_trash(index)
             prune(index)
         except BaseException:

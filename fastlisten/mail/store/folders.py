@@ -41,6 +41,8 @@ __all__ = [
     "empty_trash",
     "find",
     "folders",
+    "insert",
+    "name_of",
     "rename",
     "status",
     "subscribe",
@@ -66,10 +68,11 @@ class FolderRow:
     @property
     def name(self) -> str:
         """Its name."""
-        return _name_of(self.directory)
+        return name_of(self.directory)
 
 
-def _name_of(directory: str) -> str:
+def name_of(directory: str) -> str:
+    """Return the name of the folder in a directory; empty: INBOX."""
     if not directory:
         return INBOX
     name = folder_of(directory)
@@ -119,7 +122,7 @@ def _discover(index: Index) -> None:
     first = importing(index)
     for name in sorted(found - known.keys()):
         former = former_folder(f"{root}/{name}" if name else root) if first else None
-        _insert(index, name, former=former)
+        insert(index, name, former=former)
     if first:
         end_import(index)
     for name in gone:
@@ -129,7 +132,7 @@ def _discover(index: Index) -> None:
         finish(index)
 
 
-def _insert(
+def insert(
     index: Index,
     directory: str,
     role: str = "",
@@ -137,7 +140,7 @@ def _insert(
     subscribed: bool = False,
     former: FormerFolder | None = None,
 ) -> None:
-    """Add a folder to the index.
+    """Add a folder to the index, under the lock.
 
     Args:
         index: the account's.
@@ -167,7 +170,7 @@ def _insert(
         if former and former.wanted:
             db.execute("INSERT INTO former_uids VALUES (?, ?)", (number, uidnext))
         if subscribed:
-            db.execute("INSERT OR IGNORE INTO subscription VALUES (?)", (_name_of(directory),))
+            db.execute("INSERT OR IGNORE INTO subscription VALUES (?)", (name_of(directory),))
 
 
 def _forget(index: Index, db: sqlite3.Connection, folder: int) -> None:
@@ -224,7 +227,7 @@ def folders(index: Index) -> list[Listed]:
     rows = index.query("SELECT name, role FROM folder")
     listed = {
         name: Listed(name, subscribed=name in subscribed, role=role or "")
-        for name, role in ((_name_of(directory), role) for directory, role in rows)
+        for name, role in ((name_of(directory), role) for directory, role in rows)
     }
     for name in [*listed, *subscribed]:
         levels = name.split("/")
@@ -302,7 +305,7 @@ def create(index: Index, name: str, role: str = "") -> FolderRow:
             raise FolderExistsError(f"Mailbox already exists: {name}")
         # First, because a directory without a row is found again, and empty.
         Maildir(f"{index.maildir.path}/{directory}").prepare()
-        _insert(index, directory, role, subscribed=True)
+        insert(index, directory, role, subscribed=True)
     return find(index, name)
 
 
@@ -376,7 +379,7 @@ def rename(index: Index, old: str, new: str) -> None:
                 add(db, one, before, Op.RENAME_FOLDER, after)
                 db.execute(
                     "INSERT OR IGNORE INTO subscription SELECT ? FROM subscription WHERE name = ?",
-                    (_name_of(after), _name_of(before)),
+                    (name_of(after), name_of(before)),
                 )
         errors = finish(index)
     for error in errors.values():
@@ -388,7 +391,7 @@ def rename(index: Index, old: str, new: str) -> None:
 def _check_targets(index: Index, moves: Sequence[tuple[int, str, str]]) -> None:
     for _, before, after in moves:
         if len(after.encode()) > 255:
-            raise FolderRefusedError(f"{_name_of(before)} would have too long a name")
+            raise FolderRefusedError(f"{name_of(before)} would have too long a name")
         there = index.query("SELECT 1 FROM folder WHERE name = ?", (after,))
         if there or os.path.lexists(f"{index.maildir.path}/{after}"):
-            raise FolderExistsError(f"Mailbox already exists: {_name_of(after)}")
+            raise FolderExistsError(f"Mailbox already exists: {name_of(after)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -76,15 +76,21 @@ class OpenAccounts:
         for account, _ in self._accounts.values():
             account.notify()
 
-    def acquire(self, root: str, quota: Callable[[], Quota] = lambda: NO_QUOTA) -> MaildirAccount:
+    def acquire(
+        self,
+        root: str,
+        quota: Callable[[], Quota] = lambda: NO_QUOTA,
+        special: Mapping[str, str] | None = None,
+    ) -> MaildirAccount:
         """Return the account of a Maildir, for one more session.
 
         Args:
             root: the Maildir.
             quota: returns how much mail it may have; called in any thread.
+            special: names of folders that a new account gets, by their special use.
         """
         found = self._accounts.get(root)
-        account, sessions = found or (MaildirAccount(root, self._pool, quota), 0)
+        account, sessions = found or (MaildirAccount(root, self._pool, quota, special), 0)
         self._accounts[root] = (account, sessions + 1)
         return account
 

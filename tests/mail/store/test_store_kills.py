@@ -20,12 +20,14 @@ SCENARIOS = {
     "Create": 40,
     "Delete": 30,
     "Rename": 30,
+    "NewAccount": 100,
+    "Import": 100,
     "Lost": 60,
 }
 
 
 #: Those that take longest: a whole index is made again after each kill.
-LONG = ("First", "Lost")
+LONG = ("First", "Lost", "NewAccount", "Import")
 
 
 @pytest.mark.parametrize(
