@@ -333,7 +333,10 @@ class BaseAccount:
 
     async def octets(self, name: str, uid: int) -> bytes:
         """Return a message as it is served, with CRLFs."""
-        return _LINE_END.sub(b"\r\n", await self.content(name, uid))
+        data = await self.content(name, uid)
+        if data.count(b"\r\n") == data.count(b"\n"):
+            return data
+        return _LINE_END.sub(b"\r\n", data)
 
     async def size(self, name: str, uid: int) -> int:
         """Return a message's size as it is served; 0 if it is gone."""
