@@ -85,6 +85,8 @@ SMTP and mail
 IMAP
     imap_direct               a session without a socket, over the store in memory
     imap_driver               the engine without a connection
+    imap_expect               commands, and the responses that must come
+    imap_fixtures             fixtures: a server for a file of tests, sessions, a mailbox
     imap_lines                command lines of the RFCs' examples, and odd ones made of them
     imap_reader               takes responses apart
     imap_account              an account that `fastlisten serve` offers over imaps, for real clients

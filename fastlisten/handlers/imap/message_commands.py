@@ -21,7 +21,13 @@ from fastlisten.handlers.imap.message_flags import split_flags
 from fastlisten.handlers.imap.message_sets import place_of, uids_of
 from fastlisten.handlers.imap.rejection import Rejected
 from fastlisten.handlers.imap.selected_mailbox import SelectedMailbox
-from fastlisten.mail.store.interface import Copied, MessageGoneError, MessageState, StoreMode
+from fastlisten.mail.store.interface import (
+    Copied,
+    Flag,
+    MessageGoneError,
+    MessageState,
+    StoreMode,
+)
 
 __all__ = ["copy", "expunge", "move", "store"]
 
@@ -38,10 +44,10 @@ async def store(command: Store, mailbox: SelectedMailbox, connection: Connection
     folder = mailbox.writable()
     uids = uids_of(mailbox.places(command.messages, uid=command.uid), folder.uids())
     flags, keywords = split_flags(command.flags)
+    mode = _MODES[command.mode]
+    known = _known(mailbox, uids) if command.silent else {}
     try:
-        stored = await folder.store(
-            uids, _MODES[command.mode], flags, keywords, command.unchanged_since
-        )
+        stored = await folder.store(uids, mode, flags, keywords, command.unchanged_since)
     except ValueError as error:
         raise Rejected("Invalid flag", codes.CANNOT) from error
     mailbox.note_told(stored.changed)
@@ -58,8 +64,17 @@ async def store(command: Store, mailbox: SelectedMailbox, connection: Connection
             except MessageGoneError:
                 continue
         await mailbox.say_changed(states, uid=command.uid)
-    elif connection.engine.condstore:
-        await _say_modseqs(stored.changed, mailbox, connection, uid=command.uid)
+    else:
+        expected, unexpected = [], []
+        for one in stored.changed:
+            before = known.get(one.uid)
+            if before is not None and _same(one, *_applied(before, mode, flags, keywords)):
+                expected.append(one)
+            else:
+                unexpected.append(one)
+        await mailbox.say_changed(unexpected, uid=command.uid)
+        if connection.engine.condstore:
+            await _say_modseqs(expected, mailbox, connection, uid=command.uid)
     if not stored.modified:
         return b""
     if command.uid:
@@ -67,6 +82,40 @@ async def store(command: Store, mailbox: SelectedMailbox, connection: Connection
     mine = folder.uids()
     places = [place_of(uid, mine) for uid in stored.modified]
     return codes.modified([place + 1 for place in places if place >= 0])
+
+
+def _known(mailbox: SelectedMailbox, uids: Sequence[int]) -> dict[int, MessageState]:
+    """Return the states of messages as far as the client knows them.
+
+    What others have changed meanwhile is said in spite of .SILENT, so that the client can tell what
+    flags a message has (RFC 3501 6.4.6).
+    """
+    found = {}
+    for uid in uids:
+        try:
+            state = mailbox.folder.state(uid)
+        except MessageGoneError:
+            continue
+        if mailbox.is_told(state):
+            found[uid] = state
+    return found
+
+
+def _applied(
+    state: MessageState, mode: StoreMode, flags: Flag, keywords: Sequence[str]
+) -> tuple[Flag, set[str]]:
+    """Return the flags and keywords that a client expects after STORE; keywords in lower case."""
+    words = {word.lower() for word in keywords}
+    had = {word.lower() for word in state.keywords}
+    if mode is StoreMode.ADD:
+        return state.flags | flags, had | words
+    if mode is StoreMode.REMOVE:
+        return state.flags & ~flags, had - words
+    return flags, words
+
+
+def _same(state: MessageState, flags: Flag, keywords: set[str]) -> bool:
+    return state.flags == flags and {word.lower() for word in state.keywords} == keywords
 
 
 async def _say_modseqs(

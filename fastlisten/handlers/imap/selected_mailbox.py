@@ -178,6 +178,12 @@ class SelectedMailbox:
 
     # --- changes ------------------------------------------------------------------------------
 
+    def is_told(self, state: MessageState) -> bool:
+        """Return whether the client knows that a message has this."""
+        if state.modseq <= self.folder.highestmodseq:
+            return True
+        return self._told.get(state.uid) == state.modseq
+
     def note_told(self, states: Iterable[MessageState]) -> None:
         """Note that the client knows what these messages have now, or does not want to."""
         for one in states:
