@@ -29,6 +29,9 @@ __all__ = ["main"]
 #: Something failed while running.
 _FAILED = 1
 
+#: What `account` does with mail, and not with the accounts file.
+_MAIL_ACTIONS = ("folders", "usage", "rebuild")
+
 #: It cannot even start.
 _NO_START = 3
 
@@ -131,7 +134,13 @@ def _account_parser(account: argparse.ArgumentParser) -> None:
     alias = actions.add_parser("alias", help="add an alias to an account")
     remove = actions.add_parser("remove", help="remove an account, but keep its mail")
     listing = actions.add_parser("list", help="list all accounts and their aliases")
-    for one in (add, passwd, alias, remove):
+    folders = actions.add_parser("folders", help="list the folders of an account")
+    usage = actions.add_parser("usage", help="show how much mail accounts have, and their quotas")
+    rebuild = actions.add_parser("rebuild", help="make the index of an account's mail again")
+    usage.add_argument("name", nargs="?", default="", metavar="ADDRESS", help="only this account")
+    for one in (folders, usage):
+        one.add_argument("--json", action="store_true", help="print a JSON document")
+    for one in (add, passwd, alias, remove, folders, rebuild):
         one.add_argument("name", metavar="ADDRESS", help="the account's address: alice@example.org")
     for one in (add, passwd):
         source = one.add_mutually_exclusive_group()
@@ -149,7 +158,7 @@ def _account_parser(account: argparse.ArgumentParser) -> None:
         help="another address: al@example.org, or @example.org for the whole domain",
     )
     remove.add_argument("--delete-mail", action="store_true", help="delete its mail, too")
-    for one in (add, passwd, alias, remove, listing):
+    for one in (add, passwd, alias, remove, listing, folders, usage, rebuild):
         one.add_argument(
             "--config",
             metavar="FILE",
@@ -327,7 +336,10 @@ def _act(given: argparse.Namespace) -> int:
     unnamed = given.config is None and not os.path.exists(file)
     if given.action == "add":
         _make_data_directory(config)
-    code = _act_on(given, file, directory)
+    if given.action in _MAIL_ACTIONS:
+        code = _act_on_mail(given, config, file)
+    else:
+        code = _act_on(given, file, directory)
     if unnamed:
         stream = sys.stdout if code == 0 else sys.stderr
         print("(no --config given: using the accounts of the embedded default)", file=stream)
@@ -345,6 +357,26 @@ def _make_data_directory(config: Config) -> None:
         identity = identity_of(config)
         if identity is not None:
             make_directory(identity, config)
+
+
+def _act_on_mail(given: argparse.Namespace, config: Config, file: str) -> int:
+    """Run an action on an account's mail."""
+    from fastlisten.cli import account_mail
+    from fastlisten.mail.accounts.quota import Quota
+
+    values = config.process
+    quota = Quota(values["server.quota.bytes"], values["server.quota.messages"])
+    place = account_mail.Place(file, values["server.data-directory"], quota)
+
+    def work() -> None:
+        if given.action == "folders":
+            account_mail.folders(given.name, place, sys.stdout, as_json=given.json)
+        elif given.action == "usage":
+            account_mail.usage(given.name, place, sys.stdout, as_json=given.json)
+        else:
+            account_mail.rebuild(given.name, place, sys.stdout)
+
+    return account_mail.run(work, sys.stderr)
 
 
 def _act_on(given: argparse.Namespace, file: str, directory: str) -> int:

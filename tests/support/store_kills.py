@@ -24,6 +24,7 @@ from fastlisten.mail.store.flags import store
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import Flag, FolderNotFoundError, StoreMode
 from fastlisten.mail.store.pending import box_of
+from fastlisten.mail.store.rebuild import rebuild
 from fastlisten.mail.store.special_folders import ROLES
 from support.mail_store import (
     check_account,
@@ -406,3 +407,30 @@ class Import:
                 assert [[row[0], row[1], row[3]] for row in rows] == expected
             assert index.query("SELECT * FROM former_uids") == []
             assert index.query("SELECT * FROM first_open") == []
+
+
+class Rebuild(Changes):
+    """The index is made again: the same mail, in the old index or under other UIDVALIDITYs."""
+
+    def work(self, place: str, tell: Tell) -> None:
+        with index_of(place) as index:
+            rebuild(index)
+            tell(json.dumps([inbox(index).uidvalidity, folders.find(index, "Work").uidvalidity]))
+
+    def prepare(self, place: str) -> None:
+        super().prepare(place)
+        with index_of(place) as index:
+            self.before = [inbox(index).uidvalidity, folders.find(index, "Work").uidvalidity]
+
+    def check(self, place: str, told: list[str], finished: bool) -> None:
+        assert told or not finished
+        with index_of(place) as index:
+            box, work = inbox(index), folders.find(index, "Work")
+            settle(index)
+            assert (contents_of(index, box.id), contents_of(index, work.id)) == (BOX, WORK)
+            now = [box.uidvalidity, work.uidvalidity]
+            if told:
+                assert told_of(told) == [now]
+            if now != self.before:
+                assert not set(now) & set(self.before)
+                assert min(now) > max(self.before)

@@ -42,7 +42,7 @@ from fastlisten.mail.store import index_snapshot
 from fastlisten.mail.store.account_lock import AccountLock
 from fastlisten.mail.store.file_identity import identity_of
 from fastlisten.mail.store.schema import SCHEMA, STEPS, VERSION
-from fastlisten.private_files import open_new, replace
+from fastlisten.private_files import open_new, replace, sync_directory
 
 __all__ = ["LARGEST_SLICE", "RESTORED_STRIDE", "UID_STRIDE", "Index", "boot_id"]
 
@@ -298,6 +298,22 @@ class Index:
             if self.query("SELECT 1 FROM pending LIMIT 1"):
                 self.finish(self)
             yield
+
+    def renew(self) -> None:
+        """Make the index again, under the lock; only the snapshot is kept of the old one.
+
+        Whoever has the old one open notices as soon as the lock is taken. Once the file is gone, an
+        index that is made in its place is a new one: SQLite drops the log of an empty database.
+
+        Raises:
+            OSError, sqlite3.Error: it cannot be made; until the snapshot is on the disk, the old
+                one stays.
+        """
+        with self._uses:
+            index_snapshot.keep_now(self._db, self._snapshot)
+            os.unlink(self._path)
+            sync_directory(self.maildir.path)
+            self._reopen()
 
     @contextlib.contextmanager
     def transaction(self, *, sync: bool = False) -> Iterator[sqlite3.Connection]:

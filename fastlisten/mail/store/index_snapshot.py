@@ -15,7 +15,9 @@ import sqlite3
 import time
 from collections.abc import Iterator
 
-__all__ = ["KEPT_FOR", "attached", "keep", "recall"]
+from fastlisten.private_files import open_new, sync_directory
+
+__all__ = ["KEPT_FOR", "attached", "copy_into", "keep", "keep_now", "recall"]
 
 logger = logging.getLogger("fastlisten.mail")
 
@@ -47,16 +49,7 @@ def keep(connection: sqlite3.Connection, path: str) -> bool:
             return True
     part = f"{path}.new"
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        copy = sqlite3.connect(part, isolation_level=None)
-        try:
-            connection.backup(copy)  # page by page, whatever they hold
-            whole = bool(copy.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
-            copy.execute("PRAGMA journal_mode = DELETE")
-        finally:
-            copy.close()
+        whole = copy_into(connection, part)
         if whole:
             os.rename(part, path)
             return True
@@ -66,6 +59,48 @@ def keep(connection: sqlite3.Connection, path: str) -> bool:
         whole = getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT
     with contextlib.suppress(OSError):
         os.unlink(part)
+    return whole
+
+
+def keep_now(connection: sqlite3.Connection, path: str) -> None:
+    """Make the snapshot, and have it on the disk: the index will be removed.
+
+    If the index is damaged, the last snapshot stays.
+
+    Args:
+        connection: the index's.
+        path: the snapshot's.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be written.
+    """
+    part = f"{path}.new"
+    if copy_into(connection, part):
+        os.rename(part, path)
+        sync_directory(os.path.dirname(path))
+    else:
+        os.unlink(part)
+
+
+def copy_into(connection: sqlite3.Connection, path: str) -> bool:
+    """Copy an index into a new file, which takes the place of an older one.
+
+    Returns:
+        Whether the copy is whole; an index that is damaged is copied as it is.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be written.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    os.close(open_new(path))
+    copy = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.backup(copy)  # page by page, whatever they hold
+        whole = bool(copy.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+        copy.execute("PRAGMA journal_mode = DELETE")
+    finally:
+        copy.close()
     return whole
 
 

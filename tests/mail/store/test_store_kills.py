@@ -23,11 +23,12 @@ SCENARIOS = {
     "NewAccount": 100,
     "Import": 100,
     "Lost": 60,
+    "Rebuild": 60,
 }
 
 
 #: Those that take longest: a whole index is made again after each kill.
-LONG = ("First", "Lost", "NewAccount", "Import")
+LONG = ("First", "Lost", "NewAccount", "Import", "Rebuild")
 
 
 @pytest.mark.parametrize(
