@@ -26,7 +26,15 @@ from benchmarks.syscalls import count_options
 from benchmarks.workloads import CANDIDATES, GREETING, HELD, SOURCES, TLS_CANDIDATES, Workload
 from benchmarks.wrk import ask
 
-__all__ = ["Plan", "Sample", "cores", "held_connections", "measure"]
+__all__ = [
+    "Plan",
+    "Sample",
+    "cores",
+    "held_connections",
+    "measure",
+    "negotiated",
+    "processor_time",
+]
 
 #: Descriptors that a process needs besides the connections it holds.
 SPARE_DESCRIPTORS = 100
@@ -52,6 +60,7 @@ class Plan:
         server_core: the core of the server.
         client_core: the core of the load generator.
         spin: the load generator polls instead of sleeping.
+        mail: share of the messages and accounts of a workload that there are.
     """
 
     seconds: float
@@ -60,6 +69,7 @@ class Plan:
     server_core: int
     client_core: int
     spin: bool = False
+    mail: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +165,7 @@ def measure(
             return _requests(workload, server, plan)
         received = workload.refused if "--limit" in command else workload.received
         there = count_files(directory) if directory else 0
-        sample = _cpu(workload, server, plan, received, directory)
+        sample = processor_time(workload, server, plan, received, directory)
         if directory:
             stored = sample.detail["stored"] = count_files(directory) - there
             if stored < sample.detail["operations"]:
@@ -177,7 +187,7 @@ def _tls(workload: Workload) -> list[str]:
     return ["--tls"] if workload.tls else []
 
 
-def _negotiated(result: dict[str, Any]) -> dict[str, Any]:
+def negotiated(result: dict[str, Any]) -> dict[str, Any]:
     """Return what TLS negotiated, for `Sample.detail`; empty for plain connections."""
     tls = result.get("tls")
     if tls is None:
@@ -216,7 +226,21 @@ def _age(workload: Workload, server: Server, plan: Plan) -> None:
     server.settled()
 
 
-def _cpu(workload: Workload, server: Server, plan: Plan, received: int, directory: str) -> Sample:
+def processor_time(
+    workload: Workload, server: Server, plan: Plan, received: int = 0, directory: str = ""
+) -> Sample:
+    """Return what an operation costs the server.
+
+    Args:
+        workload: the work.
+        server: who does it.
+        plan: how long.
+        received: bytes that the client must receive per operation; 0 disables the check.
+        directory: where the operations deliver to, if they do.
+
+    Raises:
+        MeasurementError: something failed.
+    """
     if workload.mode == "echo":
         _age(workload, server, plan)
     options = _options(workload, plan, plan.seconds)
@@ -243,7 +267,7 @@ def _cpu(workload: Workload, server: Server, plan: Plan, received: int, director
             "operations": operations,
             "latency_us": result["latency_us"],
             "delay": used.delay,
-            **_negotiated(result),
+            **negotiated(result),
         },
     )
 
@@ -309,7 +333,7 @@ def _memory(workload: Workload, server: Server, plan: Plan) -> Sample:
     grown = {key: (after[key] - before[key]) / plan.held for key in ("Private_Dirty", "Pss")}
     return Sample(
         value=grown["Private_Dirty"],
-        detail={"held": plan.held, **grown, **_negotiated(answered)},
+        detail={"held": plan.held, **grown, **negotiated(answered)},
     )
 
 

@@ -255,11 +255,18 @@ class Server(Child):
         return before
 
     def memory(self) -> dict[str, int]:
-        """Return its memory as `memory_of` does.
+        """Return its memory as `memory_of` does; for a tree, that of all its processes.
 
         Raises:
             MeasurementError: it has ended.
         """
+        if self._tree:
+            total = dict.fromkeys(("Private_Dirty", "Pss", "AnonHugePages"), 0)
+            for pid in (self.serving, *descendants(self.serving)):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    for key, value in memory_of(pid).items():
+                        total[key] += value
+            return total
         try:
             return memory_of(self.serving)
         except (FileNotFoundError, ProcessLookupError):

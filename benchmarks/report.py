@@ -25,6 +25,7 @@ OTHERS: Mapping[Family, tuple[str, ...]] = {
     "smtp": ("C SMTP", "smtp-sink", "aiosmtpd", "aiosmtpd on asyncio"),
     "delivery": ("Dovecot", "Postfix"),
     "sizes": ("C SMTP", "smtp-sink"),
+    "imap": ("Dovecot IMAP",),
     "http": ("uvicorn httptools", "uvicorn h11", "granian"),
 }
 
@@ -34,10 +35,19 @@ ABOUT: Mapping[Family, str] = {
     "smtp": "SMTP and LMTP, messages of 1 KiB: ",
     "delivery": "Delivery, messages of 1 KiB, ten a session: ",
     "sizes": "SMTP, messages by size, ten a session: ",
+    "imap": "IMAP: ",
     "http": "HTTP, 50 connections by wrk: ",
 }
 
-_UNITS = {"cpu": "µs", "memory": "B", "lag": "ms", "count": "", "start": "s"}
+_UNITS = {
+    "cpu": "µs",
+    "once": "ms",
+    "memory": "B",
+    "lag": "ms",
+    "latency": "ms",
+    "count": "",
+    "start": "s",
+}
 _KINDS = {workload.key: workload.kind for workload in WORKLOADS}
 _FAMILIES = {workload.key: workload.family for workload in WORKLOADS}
 
@@ -70,12 +80,12 @@ def _cost_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
     ours, theirs = found.get(row.ours), found.get(row.against)
     others = OTHERS[_FAMILIES[row.workload]]
     cells = [row.title, *(_cell(found.get(name), kind) for name in others), _cell(ours, kind)]
-    if not ours or not theirs:
+    if not ours or (row.against and not theirs):
         return [*cells, "not measured", "", ""]
-    ratio = spread(pair_ratios(theirs, ours))
+    ratio = spread(pair_ratios(theirs or ours, ours))
     value = spread([sample["value"] for sample in ours])
     # For counts, and for memory that did not grow, a ratio means nothing.
-    meaningless = kind == "count" or ratio.median > 1e6
+    meaningless = not theirs or kind == "count" or ratio.median > 1e6
     cells.append("" if meaningless else _ratio(ratio))
     for bound in (row.goal, row.stretch):
         wanted = describe(row, bound, _UNITS[kind])

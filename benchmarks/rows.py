@@ -33,7 +33,7 @@ class Row:
         title: what is measured, for the reader.
         workload: key of the workload.
         ours: the candidate of this package.
-        against: the candidate it is compared with, pair by pair.
+        against: the candidate it is compared with, pair by pair; none if empty.
         goal: the goal, or None for a row that only informs.
         stretch: the stretch goal.
     """
@@ -62,6 +62,66 @@ def _sizes(name: str, size: str, how: str) -> Row:
     key = f"sizes-{name}-{how}"
     title = f"one message of {size} by {how.upper()}, to a sink"
     return Row(key, title, key, "fastlisten SMTP", against="C SMTP")
+
+
+def _imap(
+    key: str,
+    title: str,
+    goal: Bound | None = None,
+    stretch: Bound | None = None,
+    against: str = "Dovecot IMAP",
+) -> Row:
+    """Return the row for a workload of IMAP."""
+    return Row(f"imap-{key}", title, f"imap-{key}", "fastlisten IMAP", against, goal, stretch)
+
+
+_IMAP = (
+    _imap("noop-10", "NOOP, 10 messages selected", Bound(1 / 1.5), Bound(1.0)),
+    _imap("noop-10000", "NOOP, 10,000 messages selected", Bound(1 / 1.5), Bound(1.0)),
+    _imap("select-10000", "SELECT of 10,000 messages", Bound(value=150), Bound(value=60)),
+    _imap("first-10000", "the same, first in a worker", Bound(value=20), Bound(value=10)),
+    _imap(
+        "cur-50000",
+        "SELECT of 50,000 messages in cur/ without an index",
+        Bound(value=1000),
+        Bound(value=500),
+    ),
+    _imap("new-50000", "the same in new/", Bound(value=2000), Bound(value=1000)),
+    _imap("flags-10000", "FETCH 1:* (FLAGS), 10,000 messages", Bound(1.0), Bound(5.0)),
+    _imap(
+        "fetch-small",
+        "UID FETCH 1 (FLAGS BODY.PEEK[]), small message",
+        Bound(1 / 1.5),
+        Bound(1.0),
+    ),
+    _imap("search-unseen", "SEARCH UNSEEN, 10,000 messages"),
+    _imap("search-since", "SEARCH SINCE, 10,000 messages"),
+    _imap("append-10k", "APPEND 10 kB to the disk", Bound(1.0), Bound(1.3)),
+    _imap("session", "session: LOGIN, SELECT, FETCH of 10 headers, LOGOUT"),
+    _imap(
+        "idle-1000",
+        "memory per session in IDLE, 1,000 accounts",
+        Bound(value=3000),
+        Bound(None, 1500),
+    ),
+    _imap("idle-tls-1000", "the same, TLS", Bound(value=20_000), Bound(value=17_000)),
+    _imap(
+        "idle-10000",
+        "memory per session in IDLE, 10,000 accounts",
+        Bound(value=3000),
+        Bound(value=1500),
+        against="",
+    ),
+    _imap("idle-tls-10000", "the same, TLS", Bound(value=20_000), Bound(value=17_000), against=""),
+    _imap("notice-100", "p99 until a delivery is shown in IDLE, 100 sessions, 50 a second"),
+    _imap(
+        "notice-10000",
+        "p99 until a delivery is shown in IDLE, 10,000 sessions, 500 a second",
+        Bound(value=100),
+        Bound(value=20),
+        against="",
+    ),
+)
 
 
 ROWS: tuple[Row, ...] = (
@@ -287,6 +347,7 @@ ROWS: tuple[Row, ...] = (
         for how in ("data", "bdat")
         for name, size in (("4k", "4 KiB"), ("64k", "64 KiB"), ("1m", "1 MiB"))
     ),
+    *_IMAP,
     Row(
         "http",
         "a request of a kept connection to a small ASGI application",

@@ -24,6 +24,7 @@ from benchmarks.build import ROOT, BuildError, build
 from benchmarks.certificates import Certificate, CertificateError, make_certificates
 from benchmarks.machine import busy_share, facts
 from benchmarks.measure import Plan, cores, held_connections, measure
+from benchmarks.measure_imap import measure_imap
 from benchmarks.process import MeasurementError
 from benchmarks.rows import ROWS
 from benchmarks.workloads import CANDIDATES, CONTROLS, WORKLOADS, Workload
@@ -43,7 +44,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     keys = [workload.key for workload in WORKLOADS]
     rows = [row.key for row in ROWS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short samples, to try things out")
+    parser.add_argument(
+        "--quick", action="store_true", help="short samples and little mail, to try things out"
+    )
     parser.add_argument("--rounds", type=int, help=f"rounds ({ROUNDS}; quick: 2)")
     parser.add_argument("--seconds", type=float, help="length of a sample (2; quick: 0.4)")
     parser.add_argument("--rows", default="", help=f"only these rows, of {', '.join(rows)}")
@@ -116,7 +119,8 @@ def _measure_all(
                 order.reverse()
             for name in order:
                 try:
-                    sample = measure(workload, name, plan, certificates)
+                    do = measure_imap if workload.mode == "imap" else measure
+                    sample = do(workload, name, plan, certificates)
                 except MeasurementError as error:
                     # Pairs need both samples of a round, so one failure excludes a candidate.
                     left_out.append(f"{name} in {workload.key}: {error}")
@@ -169,6 +173,7 @@ def _collect(given: argparse.Namespace, directory: Path) -> dict[str, Any]:
         server_core=server_core,
         client_core=client_core,
         spin=given.spin,
+        mail=0.01 if given.quick else 1.0,
     )
     rounds = given.rounds or (2 if given.quick else ROUNDS)
     workloads = _workloads(given)

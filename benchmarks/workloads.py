@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from benchmarks.build import SERVER, SMTP_SERVER, TLS_SERVER
 
@@ -21,6 +21,7 @@ __all__ = [
     "WORKLOADS",
     "Family",
     "Kind",
+    "Mail",
     "Workload",
 ]
 
@@ -62,6 +63,10 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
     # Mail servers of several processes.
     "Dovecot": (*_PYTHON, "benchmarks.candidates.mail_servers", "dovecot"),
     "Postfix": (*_PYTHON, "benchmarks.candidates.mail_servers", "postfix"),
+    # IMAP servers, of the mail in a data directory.
+    "Dovecot IMAP": (*_PYTHON, "benchmarks.candidates.mail_servers", "dovecot-imap"),
+    "Dovecot again": (*_PYTHON, "benchmarks.candidates.mail_servers", "dovecot-imap"),
+    "fastlisten IMAP": (*_PYTHON, "benchmarks.candidates.imap_fastlisten"),
     # ASGI servers.
     "uvicorn httptools": (*_PYTHON, "benchmarks.candidates.http_uvicorn"),
     "uvicorn h11": (*_PYTHON, "benchmarks.candidates.http_uvicorn", "--http", "h11"),
@@ -82,7 +87,7 @@ _PYTHONS = ("fastlisten", "uvloop", "asyncio")
 _SMTP = ("fastlisten SMTP", "aiosmtpd", "aiosmtpd on asyncio", "smtp-sink", "C SMTP")
 
 #: Workloads with the same candidates, which share a table.
-Family = Literal["connections", "smtp", "delivery", "sizes", "http"]
+Family = Literal["connections", "smtp", "delivery", "sizes", "imap", "http"]
 
 #: The candidate that --control measures against itself, by family, and its double.
 CONTROLS: Mapping[Family, tuple[str, str]] = {
@@ -90,12 +95,31 @@ CONTROLS: Mapping[Family, tuple[str, str]] = {
     "smtp": ("aiosmtpd", "aiosmtpd again"),
     "delivery": ("aiosmtpd", "aiosmtpd again"),
     "sizes": ("aiosmtpd", "aiosmtpd again"),
+    "imap": ("Dovecot IMAP", "Dovecot again"),
     "http": ("uvicorn httptools", "uvicorn again"),
 }
 
-#: What is measured: processor time per operation in µs, memory per held connection in bytes, the
-#: lag of a timer in ms, system calls per connection, or the time to start in s.
-Kind = Literal["cpu", "memory", "lag", "count", "start"]
+#: What is measured: processor time per operation in µs, or of one operation in ms; memory per held
+#: connection in bytes; the lag of a timer in ms; the p99 of a latency in ms; system calls per
+#: connection; or the time to start in s.
+Kind = Literal["cpu", "once", "memory", "lag", "latency", "count", "start"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """The mail that IMAP servers find.
+
+    Attributes:
+        messages: of each account.
+        accounts: 0 for one, alice@example.org; else u0@example.org and so on.
+        new: the messages lie in new/, not in cur/.
+        indexed: a server has read the mail before.
+    """
+
+    messages: int
+    accounts: int = 0
+    new: bool = False
+    indexed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +141,7 @@ class Workload:
         received: bytes that the client must receive per operation; 0 disables the check.
         refused: the same for a candidate that is full.
         rounds: the most rounds worth running, for figures that hardly vary.
+        mail: what is in the data directory before a server is started.
     """
 
     key: str
@@ -132,6 +157,7 @@ class Workload:
     received: int = 0
     refused: int = 0
     rounds: int = 1000
+    mail: Mail | None = None
 
 
 _GREETED = len(GREETING) + 2
@@ -178,6 +204,80 @@ def _sizes(name: str, how: str) -> Workload:
     flag = ("--bdat",) if how == "bdat" else ()
     workload = _smtp(f"sizes-{name}-{how}", ("fastlisten SMTP", *others))
     return replace(workload, options=(*options, *flag), family="sizes")
+
+
+def _imap(key: str, mail: Mail, *options: str, kind: Kind = "cpu", **named: Any) -> Workload:
+    """Return commands to an IMAP server, on a mailbox that is selected unless they do that."""
+    both = ("fastlisten IMAP", "Dovecot IMAP")
+    values = {"candidates": both, "data": "memory", **named}
+    return Workload(
+        key, kind, mode="imap", options=options, family="imap", greets=False, mail=mail, **values
+    )
+
+
+def _again(command: str, clients: int, first: str = "SELECT INBOX") -> tuple[str, ...]:
+    """Return options for a command that clients say again and again, in a selected mailbox."""
+    selects = ("--first", first) if first else ()
+    return (*selects, "--command", command, "--connections", str(clients), "--grace", "60")
+
+
+#: One client says one command, once.
+_ONE_SELECT = ("--command", "SELECT INBOX", "--connections", "1", "--count", "1")
+
+#: Clients wait in IDLE, each in an account of its own.
+_IDLE = ("--user", "u%u@example.org", "--first", "SELECT INBOX", "--idle")
+
+_OURS = ("fastlisten IMAP",)
+
+_IMAP = (
+    _imap("imap-noop-10", Mail(10), *_again("NOOP", 10)),
+    _imap("imap-noop-10000", Mail(10_000), *_again("NOOP", 10)),
+    _imap("imap-select-10000", Mail(10_000), *_again("SELECT INBOX", 4, first="")),
+    _imap("imap-first-10000", Mail(10_000, indexed=True), *_ONE_SELECT, kind="once", rounds=3),
+    _imap("imap-cur-50000", Mail(50_000), *_ONE_SELECT, kind="once", rounds=3),
+    _imap("imap-new-50000", Mail(50_000, new=True), *_ONE_SELECT, kind="once", rounds=3),
+    _imap("imap-flags-10000", Mail(10_000), *_again("FETCH 1:* (FLAGS)", 2)),
+    _imap("imap-fetch-small", Mail(100), *_again("UID FETCH 1 (FLAGS BODY.PEEK[])", 10)),
+    _imap("imap-search-unseen", Mail(10_000), *_again("SEARCH UNSEEN", 2)),
+    _imap("imap-search-since", Mail(10_000), *_again("SEARCH SINCE 1-Feb-2024", 2)),
+    _imap("imap-append-10k", Mail(10), *_again("APPEND INBOX {10240+}", 1, first=""), data="disk"),
+    _imap(
+        "imap-session",
+        Mail(100),
+        *("--sessions", "--connections", "10", "--first", "SELECT INBOX", "--grace", "60"),
+        *("--command", "UID FETCH 50:59 (UID FLAGS RFC822.SIZE BODY.PEEK[HEADER])"),
+    ),
+    # Dovecot has a process for each session.
+    _imap("imap-idle-1000", Mail(1, 1000), *_IDLE, kind="memory", rounds=1),
+    _imap("imap-idle-tls-1000", Mail(1, 1000), *_IDLE, kind="memory", tls="p-256", rounds=1),
+    _imap("imap-idle-10000", Mail(1, 10_000), *_IDLE, kind="memory", rounds=1, candidates=_OURS),
+    _imap(
+        "imap-idle-tls-10000",
+        Mail(1, 10_000),
+        *_IDLE,
+        kind="memory",
+        tls="p-256",
+        rounds=1,
+        candidates=_OURS,
+    ),
+    _imap(
+        "imap-notice-10000",
+        Mail(1, 10_000),
+        *(*_IDLE, "--rate", "500", "--grace", "60"),
+        kind="latency",
+        rounds=1,
+        candidates=_OURS,
+    ),
+    # Few, because the kernel gives a user 128 descriptors of inotify, and each of Dovecot's
+    # processes needs one.
+    _imap(
+        "imap-notice-100",
+        Mail(1, 100),
+        *(*_IDLE, "--rate", "50", "--grace", "60"),
+        kind="latency",
+        rounds=3,
+    ),
+)
 
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -283,6 +383,7 @@ WORKLOADS: tuple[Workload, ...] = (
         for clients in (1, 16, 100)
     ),
     *(_sizes(name, how) for how in ("data", "bdat") for name in SIZES),
+    *_IMAP,
     Workload(
         "http",
         "cpu",

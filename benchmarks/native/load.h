@@ -3,7 +3,7 @@
  *
  * Rules of this file: declarations only. Functions are defined where their prefix says: net_ in
  * load_net.c, tls_ and stream_ in load_tls.c, peers_ in load_peers.c. The modes are in
- * load_accept.c, load_echo.c, load_hold.c and load_smtp.c; loadgen.c reads the command line and
+ * load_accept.c, load_echo.c, load_hold.c, load_imap.c and load_smtp.c; loadgen.c reads the command line and
  * prints.
  */
 
@@ -33,6 +33,9 @@ enum { LOAD_RATE_TICK = 1 };
 /* The most server processes that are told apart by their greetings. */
 enum { LOAD_SERVERS = 512 };
 
+/* The most commands that mode imap is given. */
+enum { LOAD_WORDS = 8 };
+
 /* OpenSSL's SSL; NULL stands for a plain connection. */
 struct ssl_st;
 
@@ -56,6 +59,14 @@ struct request {
     bool lmtp;            /* smtp: LMTP instead */
     bool pipelining;      /* smtp: MAIL, RCPT and DATA in one piece */
     bool bdat;            /* smtp: the message as one chunk of BDAT */
+    const char *user;     /* imap: %u stands for the client's number */
+    const char *password; /* imap */
+    const char *first[LOAD_WORDS];   /* imap: said once by each client, after LOGIN */
+    const char *command[LOAD_WORDS]; /* imap: said again and again, or once in each session */
+    unsigned firsts, commands;
+    bool sessions;        /* imap: an operation is a session */
+    bool idle;            /* imap: clients wait in IDLE */
+    uint16_t lmtp_port;   /* imap: where mail is delivered */
     bool tls;             /* TLS from the first byte */
     bool tally;           /* count greetings by the number that they end with */
     bool spin;            /* accept, echo, smtp: never sleep */
@@ -134,6 +145,7 @@ void peers_lose(struct peers *peers, unsigned index, struct report *report, int 
 void load_accept(const struct request *request, struct report *report);
 void load_echo(const struct request *request, struct report *report);
 void load_hold(const struct request *request, struct report *report);
+void load_imap(const struct request *request, struct report *report);
 void load_smtp(const struct request *request, struct report *report);
 
 /* Print "ready" and wait for the line that starts the measurement; resets the report. */

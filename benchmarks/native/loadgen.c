@@ -26,6 +26,9 @@ static const char USAGE[] =
     "  hold     open connections and keep them; the line \"ping\" on standard input sends a\n"
     "           message on each and waits for the answers; the end of input ends it\n"
     "  smtp     sessions: greeting, EHLO, then per message MAIL, RCPT, DATA and its text, QUIT\n"
+    "  imap     sessions: greeting, LOGIN, --first, then --command again and again; or IDLE,\n"
+    "           where the lines \"ping\" (DONE and IDLE on each) and \"deliver\" (by LMTP, at the\n"
+    "           rate, until EXISTS is said) are obeyed, and the end of input ends it\n"
     "\n"
     "options:\n"
     "  --port PORT          port of the server\n"
@@ -38,12 +41,17 @@ static const char USAGE[] =
     "  --count N            operations after which it ends earlier, 0 for no such end (0)\n"
     "  --warm-up SECONDS    the same work before it, not counted (0)\n"
     "  --rate N             accept, silent, hold: connections begun per second at most, 0 for as\n"
-    "                       many as possible (0)\n"
+    "                       many as possible (0); imap: deliveries per second\n"
     "  --late SECONDS       operations that took longer are counted, 0 for none (0)\n"
     "  --grace SECONDS      how long to wait for what is under way at the end (5)\n"
     "  --say TEXT           accept: a line, CR LF is added, that the server echoes\n"
     "  --messages N         smtp: messages per session (1)\n"
     "  --recipient ADDRESS  smtp: of every message (alice@example.org)\n"
+    "  --user NAME          imap: %u in it stands for the client's number (alice@example.org)\n"
+    "  --password TEXT      imap (secret)\n"
+    "  --first COMMAND      imap: said once by each client after LOGIN; up to eight\n"
+    "  --command COMMAND    imap: said again and again; up to eight. A message follows after {N+}\n"
+    "  --lmtp-port PORT     imap: where \"deliver\" delivers\n"
     "\n"
     "flags:\n"
     "  --tls                TLS from the first byte: a full handshake, the certificate is not\n"
@@ -53,6 +61,8 @@ static const char USAGE[] =
     "                       with, which tells servers apart\n"
     "  --lmtp               smtp: LMTP instead (LHLO)\n"
     "  --pipelining         smtp: MAIL, RCPT and DATA are sent in one piece\n"
+    "  --sessions           imap: each operation is a session, --command said once, LOGOUT\n"
+    "  --idle               imap: clients wait in IDLE\n"
     "  --bdat               smtp: the message is one chunk of BDAT (RFC 3030) instead of DATA\n"
     "  --spin               accept, silent, echo, smtp: poll instead of sleeping, so that no server\n"
     "                       on this machine has to wake this program\n"
@@ -61,7 +71,7 @@ static const char USAGE[] =
     "  --help               this text\n"
     "\n"
     "output: \"event\" is ready, open, ping or done; \"operations\" are connections (accept,\n"
-    "silent, open) or answered messages (echo, ping, smtp), counted when finished; \"errors\" by\n"
+    "silent, open) or answered messages (echo, ping, smtp) and commands (imap), counted when finished; \"errors\" by\n"
     "kind: refused, reset, ended (by the server), no_address (ports used up), tls, reply (not the\n"
     "expected code), other, unfinished.\n"
     "\"late\" and \"tally\" (by the greetings' number) are there if they were asked for and are not\n"
@@ -164,6 +174,8 @@ static int option(struct request *request, char **words, int left)
                  : strcmp(name, "--lmtp") == 0       ? &request->lmtp
                  : strcmp(name, "--pipelining") == 0 ? &request->pipelining
                  : strcmp(name, "--bdat") == 0       ? &request->bdat
+                 : strcmp(name, "--sessions") == 0   ? &request->sessions
+                 : strcmp(name, "--idle") == 0       ? &request->idle
                  : strcmp(name, "--tally") == 0      ? &request->tally
                                                      : NULL;
     if (flag != NULL) {
@@ -207,7 +219,17 @@ static int option(struct request *request, char **words, int left)
         if (*value == '\0' || strpbrk(value, "<>\r\n") != NULL)
             usage("--recipient takes an address");
         request->recipient = value;
-    } else
+    } else if (strcmp(name, "--user") == 0)
+        request->user = value;
+    else if (strcmp(name, "--password") == 0)
+        request->password = value;
+    else if (strcmp(name, "--first") == 0 && request->firsts < LOAD_WORDS)
+        request->first[request->firsts++] = value;
+    else if (strcmp(name, "--command") == 0 && request->commands < LOAD_WORDS)
+        request->command[request->commands++] = value;
+    else if (strcmp(name, "--lmtp-port") == 0)
+        request->lmtp_port = (uint16_t)number(value, 1, 65535);
+    else
         usage(name);
     return 2;
 }
@@ -218,6 +240,7 @@ int main(int count, char **words)
     struct request request = {
         .server = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)},
         .in_flight = 64, .connections = 100, .messages = 1, .recipient = "alice@example.org",
+        .user = "alice@example.org", .password = "secret",
         .duration = 2000000000u, .grace = 5000000000u,
     };
     for (int i = 1; i < count; i++)
@@ -235,13 +258,19 @@ int main(int count, char **words)
         usage("--sources is for a server on 127.0.0.0/8");
     bool accept = strcmp(words[1], "accept") == 0, silent = strcmp(words[1], "silent") == 0;
     bool echo = strcmp(words[1], "echo") == 0, hold = strcmp(words[1], "hold") == 0;
-    bool smtp = strcmp(words[1], "smtp") == 0;
-    if (!accept && !silent && !echo && !hold && !smtp)
+    bool smtp = strcmp(words[1], "smtp") == 0, imap = strcmp(words[1], "imap") == 0;
+    if (!accept && !silent && !echo && !hold && !smtp && !imap)
         usage("no such mode");
     if (request.say != NULL && !accept)
         usage("--say is for accept");
-    if ((request.rate > 0 || request.tally) && !accept && !silent && !hold)
-        usage("--rate and --tally are for accept, silent and hold");
+    if (request.rate > 0 && !accept && !silent && !hold && !imap)
+        usage("--rate is for accept, silent, hold and imap");
+    if (request.tally && !accept && !silent && !hold)
+        usage("--tally is for accept, silent and hold");
+    if ((request.firsts || request.commands || request.sessions || request.idle) && !imap)
+        usage("--first, --command, --sessions and --idle are for imap");
+    if (imap && request.commands == 0 && !request.sessions && !request.idle)
+        usage("imap needs --command, --sessions or --idle");
     if (request.greeting && !echo && !hold)
         usage("--greeting is for echo and hold; the others always read one");
     if ((request.lmtp || request.pipelining || request.bdat) && !smtp)
@@ -260,6 +289,7 @@ int main(int count, char **words)
     (accept || silent ? load_accept
      : echo           ? load_echo
      : hold           ? load_hold
+     : imap           ? load_imap
                       : load_smtp)(&request, &report);
     return 0;
 }
