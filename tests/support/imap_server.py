@@ -23,7 +23,7 @@ from support.accounts import cheap_hash, write_accounts
 from support.mail_store import deliver
 from support.waiting import PATIENCE
 
-__all__ = ["ADDRESS", "MESSAGE", "PASSWORD", "ImapServer", "Lines", "serve_imap"]
+__all__ = ["ADDRESS", "MESSAGE", "NO_FOLDERS", "PASSWORD", "ImapServer", "Lines", "serve_imap"]
 
 ADDRESS, PASSWORD = "alice@example.org", "wonder"
 
@@ -31,6 +31,11 @@ MESSAGE = (
     b"From: Bob <bob@example.com>\r\nTo: alice@example.org\r\nSubject: Hello\r\n"
     b"Date: Tue, 3 Feb 2026 10:00:00 +0000\r\nMessage-ID: <1@example.com>\r\n\r\nbody text\r\n"
 )
+
+#: Options with which a new account has INBOX only.
+NO_FOLDERS: dict[str, None] = {
+    f"folders.{use}": None for use in ("drafts", "sent", "junk", "trash", "archive")
+}
 
 _LITERAL = re.compile(rb"\{([0-9]+)\}\r\n\Z")
 
@@ -183,8 +188,9 @@ def serve_imap(
         tls: as in `testing.serve`.
         idle_timeout: as in `testing.serve`.
         quota: the account's, in TOML.
-        options: as in `testing.serve`.
+        options: as in `testing.serve`; unless they name folders, the account gets none.
     """
+    options = {**NO_FOLDERS, **(options or {})}
     write_accounts(
         directory / "accounts.toml",
         f'[account."{ADDRESS}"]\npassword = "{cheap_hash(PASSWORD)}"\nquota = {quota}\n',

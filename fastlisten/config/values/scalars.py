@@ -125,6 +125,10 @@ def _size(option: Option, raw: Any) -> int | None:
     return size
 
 
+def _optional_string(option: Option, raw: Any) -> str | None:
+    return None if _is_off(option, raw) else _string(option, raw)
+
+
 def _string(option: Option, raw: Any) -> str:
     if not (text := text_of(raw)):
         raise BadValueError("this is empty")
@@ -164,7 +168,9 @@ def _line(option: Option, raw: Any) -> str:
     return text
 
 
-def _choice(option: Option, raw: Any) -> str:
+def _choice(option: Option, raw: Any) -> str | None:
+    if _is_off(option, raw):
+        return None
     if isinstance(raw, str) and raw.strip().lower() in option.choices:
         return raw.strip().lower()
     raise BadValueError("this is not one of the allowed values")
@@ -275,7 +281,7 @@ def _describe_workers(option: Option) -> str:
 
 def _describe_choice(option: Option) -> str:
     *others, last = map(quote, option.choices)
-    return f"{', '.join(others)} or {last}" if others else last
+    return _optional(option, f"{', '.join(others)} or {last}" if others else last)
 
 
 def _describe_choices(option: Option) -> str:
@@ -298,7 +304,7 @@ SCALARS: dict[str, Kind] = {
     "duration": Kind(_duration, _duration_or_false, _same, _describe_duration),
     "linger": Kind(_linger, _duration_or_false, _same, _words(_LINGER_WORDS)),
     "size": Kind(_size, _number_or_false, _same, _describe_size),
-    "string": Kind(_string, _text_or_false, _same, _words("a non-empty string")),
+    "string": Kind(_optional_string, _text_or_false, _same, _words("a non-empty string")),
     "secret": Kind(
         _secret,
         lambda value: _text_or_false(_hidden(value)),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastlisten.mail.maildir.folder_names import FolderNameError, directory_of
+
 if TYPE_CHECKING:
     from fastlisten.handlers.check_interface import CheckedListener, CheckedProtocol
 
@@ -20,6 +22,7 @@ def check_imap(imap: CheckedProtocol) -> None:
         if listener["handler"] is None:
             _check_tls(listener)
             _check_literal(imap.name, listener)
+            _check_folders(imap.name, listener)
 
 
 def _check_tls(listener: CheckedListener) -> None:
@@ -36,3 +39,23 @@ def _check_literal(protocol: str, listener: CheckedListener) -> None:
     if listener[literal] > listener[line]:
         message = f"this has no effect beyond {line}, which is smaller"
         listener.warning(literal, message)
+
+
+def _check_folders(protocol: str, listener: CheckedListener) -> None:
+    """Report names that no folder can have, or two have."""
+    names: dict[str, str] = {}
+    for use in ("drafts", "sent", "junk", "trash", "archive"):
+        key = f"{protocol}.folders.{use}"
+        name = None if listener.is_wrong(key) else listener[key]
+        if name is None:
+            continue
+        try:
+            directory = directory_of(name)
+        except FolderNameError as error:
+            listener.error(key, str(error))
+            continue
+        if name.upper() == "INBOX":
+            listener.error(key, "INBOX has a use of its own")
+        elif directory in names:
+            listener.error(key, f"this is the name of {names[directory]} too")
+        names[directory] = key

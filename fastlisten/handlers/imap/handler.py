@@ -29,6 +29,7 @@ from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.logins.logins import Logins
 from fastlisten.mail.store.interface import Account
 from fastlisten.mail.store.open_accounts import OpenAccounts
+from fastlisten.mail.store.special_folders import ROLES
 
 __all__ = ["ImapHandler"]
 
@@ -66,6 +67,11 @@ class ImapHandler(Handler):
         self.session_log = SessionLog(settings.listener, self.counts)
         self._office: PostOffice | None = None
         self._accounts: OpenAccounts | None = None
+        self._special_folders = {
+            role: name
+            for role in ROLES
+            if (name := self.settings.options[f"folders.{role.lower()}"]) is not None
+        }
         self._unfinished: set[asyncio.Task[None]] = set()
 
     # --- what the native core sends -----------------------------------------------------------
@@ -145,7 +151,9 @@ class ImapHandler(Handler):
         """Return the mail of an account, for one session."""
         assert self._accounts is not None
         office = self.office
-        return self._accounts.acquire(office.maildir(login).path, lambda: office.quota_of(login))
+        return self._accounts.acquire(
+            office.maildir(login).path, lambda: office.quota_of(login), self._special_folders
+        )
 
     def close_account(self, login: Login) -> None:
         """End the use by one session."""

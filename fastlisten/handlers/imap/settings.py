@@ -133,6 +133,23 @@ _ANNOUNCED: tuple[Option, ...] = (
     ),
 )
 
+_FOLDERS: tuple[Option, ...] = tuple(
+    Option(
+        key=f"folders.{use.lower()}",
+        kind="string",
+        default=use,
+        text=f"{text}, with the use `\\{use}` (RFC 6154); `false`: new accounts get none.",
+        extra={"optional": True},
+    )
+    for use, text in {
+        "Drafts": "The folder of drafts",
+        "Sent": "The folder of mail that was sent",
+        "Junk": "The folder of spam",
+        "Trash": "The folder of deleted mail",
+        "Archive": "The folder of mail to be kept",
+    }.items()
+)
+
 IMAP = Protocol(
     name="imap",
     handler="fastlisten.handlers.imap:ImapHandler",
@@ -142,6 +159,6 @@ IMAP = Protocol(
     starttls=True,  # RFC 9051 6.2.1
     # RFC 9051 5.4: the autologout timer must be at least 30 minutes.
     defaults={"timeout.first-byte": 60.0, "timeout.idle": 1800.0},
-    options=(*_BOUNDS, *_BEFORE_LOGIN, *_ANNOUNCED),
+    options=(*_BOUNDS, *_BEFORE_LOGIN, *_ANNOUNCED, *_FOLDERS),
     check=check_imap,
 )
