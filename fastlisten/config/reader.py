@@ -196,7 +196,7 @@ class Reader:
                 message, suggestion = "the value of the macro is not allowed here", ""
             self.document.error(path, message, shown, allowed, suggestion)
             return
-        if row.kind == "string" and hide_secrets(value) != value:
+        if row.kind == "string" and value is not None and hide_secrets(value) != value:
             hidden = True  # aiosmtpd-args may contain a password
         if hidden and type(value) is str and row.kind != "pem":
             value = Secret(value)
