@@ -68,6 +68,7 @@ cdef class Connection(Endpoint):
     cdef object protocol
     cdef object context
     cdef Extras extras
+    cdef uint32_t own_idle  # ms; 0: that of the acceptor
     cdef object loop(self)
     cdef AcceptorState *state(self) except NULL
     cdef Acceptor acceptor(self)
@@ -91,6 +92,8 @@ cdef class Connection(Endpoint):
     cdef int update_watch(self) except -2
     cdef int say_farewell(self, bytes text) except -1
     cdef int set_farewell_deadline(self) except -1
+    cdef uint32_t current_idle(self) except? 0xFFFFFFFF
+    cdef bint goes_on(self) except -1
     cdef bint protocol_is(self, str attribute, bint default) except -1
     cdef int late_write(self) except -1
     cdef int remember(self) except -1

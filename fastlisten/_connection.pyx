@@ -18,7 +18,7 @@ from libc.string cimport memcpy, memset
 from fastlisten._core cimport (
     FAREWELL_TIME, FLAG_EXTRA, FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, FLAG_SPOKE,
     RECEIVE_SIZE, REPLY_FIRST_BYTE, REPLY_GREETING, REPLY_IDLE, REPLY_SHUTDOWN, R_HANDSHAKE,
-    R_TIMED_OUT, Acceptor, AcceptorState, Endpoint, Engine, Slot,
+    R_TIMED_OUT, Acceptor, AcceptorState, Endpoint, Engine, Slot, milliseconds,
 )
 
 from fastlisten._system cimport (
@@ -278,8 +278,16 @@ cdef class Connection(Endpoint):
             return 0
         if working:
             # The client is waiting for us.
-            self.engine().set_deadline(self.fd, state.idle if state.idle else state.first_byte)
+            time = self.current_idle()
+            self.engine().set_deadline(self.fd, time if time else state.first_byte)
             return 0
+        if self.own_idle and not first_byte:
+            if self.goes_on():
+                if self.fd >= 0 and not self.flags & CLOSING:
+                    self.engine().set_deadline(self.fd, self.current_idle())
+                return 0
+            if self.fd < 0 or self.flags & CLOSING:
+                return 0
         state.timed_out += 1
         self.flags |= TIMED_OUT
         self.engine().record(R_TIMED_OUT, state, self.fd, 1)
@@ -337,6 +345,22 @@ cdef class Connection(Endpoint):
     cdef int set_farewell_deadline(self) except -1:
         self.engine().set_deadline(self.fd, FAREWELL_TIME)
         return 0
+
+    cdef uint32_t current_idle(self) except? 0xFFFFFFFF:
+        """Return the milliseconds after which a silent peer is idle, 0 for never."""
+        return self.own_idle if self.own_idle else self.state().idle
+
+    cdef bint goes_on(self) except -1:
+        """Ask a protocol that has set `idle_time` whether the connection may go on."""
+        context = self.own_context()
+        PyContext_Enter(context)
+        try:
+            return bool(self.protocol.idle_expired())
+        except Exception as exc:
+            self.report("protocol.idle_expired failed", exc)
+            return False
+        finally:
+            PyContext_Exit(context)
 
     cdef bint protocol_is(self, str attribute, bint default) except -1:
         """Ask the protocol whether it is `busy` or `working` (see Handler.connection)."""
@@ -412,8 +436,8 @@ cdef class Connection(Endpoint):
         """Note that the peer has sent something: `first_byte` is over, `idle` starts again."""
         cdef AcceptorState *state = self.state()
         self.slot().flags |= FLAG_SPOKE
-        if state.idle:
-            self.engine().set_deadline(self.fd, state.idle)
+        if self.own_idle or state.idle:
+            self.engine().set_deadline(self.fd, self.own_idle if self.own_idle else state.idle)
         elif state.first_byte:
             self.slot().deadline = 0
         return 0
@@ -653,10 +677,10 @@ cdef class Connection(Endpoint):
                 return 0
             return self.fatal_errno(errno, "Fatal write error on socket transport")
         extras.size -= sent
-        if self.state().idle and not self.flags & UPGRADING:
+        if self.current_idle() and not self.flags & UPGRADING:
             # A peer that takes what we send is not idle.
             self.engine().tick()
-            self.engine().set_deadline(self.fd, self.state().idle)
+            self.engine().set_deadline(self.fd, self.current_idle())
         while sent > 0:
             length = len(<bytes>extras.chunks[extras.first]) - extras.offset
             if sent < length:
@@ -701,6 +725,29 @@ cdef class Connection(Endpoint):
     def can_write_eof(self):
         """Return True."""
         return True
+
+    @property
+    def idle_time(self):
+        """Seconds that the peer may be silent, 0 for any time: those of the listener
+        (`timeout.idle`), unless the protocol sets its own; 0 sets those of the listener again.
+
+        The time begins when it is set, and with all that the peer sends. When the protocol's own is
+        over, the protocol's method `idle_expired` is called; if it returns true, the time begins
+        again, otherwise the peer gets the farewell of an idle one.
+
+        Raises:
+            ValueError: it is negative.
+        """
+        return 0.0 if self.fd < 0 else self.current_idle() / 1000.0
+
+    @idle_time.setter
+    def idle_time(self, double seconds):
+        self.own_idle = milliseconds(seconds)
+        if self.fd < 0 or self.flags & (CLOSING | UPGRADING):
+            return
+        if self.slot().flags & FLAG_SPOKE:
+            self.engine().tick()
+            self.engine().set_deadline(self.fd, self.current_idle())
 
     def get_write_buffer_size(self):
         """Return the number of bytes that wait to be sent."""

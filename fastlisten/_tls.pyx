@@ -1229,10 +1229,10 @@ cdef class TlsConnection(Connection):
         if extras.size == 0:
             extras.chunks = extras.context = None
             extras.first = 0
-        if moved and self.state().idle and not self.flags & CLOSING:
+        if moved and self.current_idle() and not self.flags & CLOSING:
             # A peer that takes what we send is not idle.
             self.engine().tick()
-            self.engine().set_deadline(self.fd, self.state().idle)
+            self.engine().set_deadline(self.fd, self.current_idle())
         self.maybe_resume()
         if self.fd < 0 or self.flags & LOST:
             return 0

@@ -168,7 +168,8 @@ class Handler:
         attribute counts as idle. While ``working`` is true, the client is waiting for the server
         and `timeout.idle` does not run; without this attribute, ``busy`` is used. A third
         attribute, ``last_words``, may hold bytes to send instead of the farewell for
-        `Reason.SHUTDOWN` when the server closes the connection.
+        `Reason.SHUTDOWN` when the server closes the connection. A protocol that sets the
+        transport's ``idle_time`` needs a method ``idle_expired``.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement connection()")
 

@@ -59,6 +59,14 @@ class Connection(Protocol):
     def resume(self) -> None:
         """Go on after something that the session waited for."""
 
+    @property
+    def idle_time(self) -> float:
+        """Seconds that the client may be silent before `Session.idle_expired` is called, 0 for any
+        time; set it to 0 for those of the listener."""
+
+    @idle_time.setter
+    def idle_time(self, seconds: float) -> None: ...
+
     def abort(self, reason: str) -> None:
         """Close the connection at once."""
 

@@ -98,6 +98,21 @@ class EngineProtocol(EngineConnection):
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def idle_time(self) -> float:
+        """Seconds that the client may be silent, 0 for any time."""
+        time: float = getattr(self._transport, "idle_time", 0.0)
+        return time
+
+    @idle_time.setter
+    def idle_time(self, seconds: float) -> None:
+        # Other loops' transports have no deadlines.
+        if hasattr(self._transport, "idle_time"):
+            self._transport.idle_time = seconds  # type: ignore[union-attr]
+
+    def _tls_begun(self) -> None:
+        self._user.secured()
+
     # --- what the runtime asks for ------------------------------------------------------------
 
     @property
@@ -109,6 +124,10 @@ class EngineProtocol(EngineConnection):
     def working(self) -> bool:
         """Whether the client waits for the server, so that timeout.idle must not run out."""
         return self._scheduled or self.engine.securing or self._user.held_up()
+
+    def idle_expired(self) -> bool:
+        """Return whether the session goes on though the client has been silent."""
+        return self._user.idle_expired()
 
     # --- called by the transport --------------------------------------------------------------
 

@@ -11,6 +11,7 @@ In IDLE there is no task: the store calls back, and what has happened is told.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, cast
@@ -32,6 +33,7 @@ from fastlisten.handlers.imap.engine.commands import (
     Select,
     Status,
 )
+from fastlisten.handlers.imap.engine.status_responses import status
 from fastlisten.handlers.imap.folder_commands import FOLDER_COMMANDS
 from fastlisten.handlers.imap.quota_commands import QUOTA_COMMANDS
 from fastlisten.handlers.imap.rejection import (
@@ -65,6 +67,9 @@ _PUTTING = (AppendMessage, AppendEnd, Copy, Move)
 #: The codes of logins that have failed.
 _FAILURES = (codes.AUTHENTICATIONFAILED, codes.AUTHORIZATIONFAILED)
 
+#: What Dovecot says, too.
+STILL_HERE = status(b"*", b"OK", "Still here")
+
 #: Commands before which is looked whether the account is still the one that was logged in to: what
 #: clients say now and then, and what they begin to read or to store with.
 _ADMITTED = (Noop, Idle, Select, Status, AppendMessage)
@@ -78,7 +83,7 @@ class Session(SessionState):
         info: about the client.
     """
 
-    __slots__ = ("_early", "_failures", "_news", "_task", "_unwatch")
+    __slots__ = ("_early", "_failures", "_idle_left", "_news", "_task", "_unwatch")
 
     def __init__(self, services: Services, info: ConnectionInfo) -> None:
         super().__init__(services, info)
@@ -87,6 +92,7 @@ class Session(SessionState):
         self._news = False  # there was a notice that has not been looked into
         self._early = 0  # commands before login
         self._failures = 0  # of logins
+        self._idle_left: float | None = None  # seconds until timeout.idle, while we say we are here
 
     # --- for the connection -------------------------------------------------------------------
 
@@ -117,6 +123,11 @@ class Session(SessionState):
     def connected(self, connection: Connection) -> None:
         """Begin: the client has been greeted."""
         self.connection = connection
+        connection.idle_time = self.services.rules.timeout_before_login
+
+    def secured(self) -> None:
+        """Go on over TLS, on another transport."""
+        self.client().idle_time = self.services.rules.timeout_before_login
 
     def write_resumed(self) -> None:
         """Tell what has happened while the client did not read."""
@@ -250,6 +261,7 @@ class Session(SessionState):
     async def _begin_idle(self) -> None:
         """Begin IDLE: from now on, what happens is told when it happens (RFC 2177)."""
         self.engine.accept()
+        self._keep_alive()
         if self.mailbox is None or self.login is None:
             return
         self._unwatch = [
@@ -260,9 +272,35 @@ class Session(SessionState):
 
     def _end_idle(self) -> None:
         self._news = False
+        if self._idle_left is not None:
+            self._idle_left = None
+            if self.connection is not None:
+                self.connection.idle_time = 0.0
         unwatch, self._unwatch = self._unwatch, []
         for end in unwatch:
             end()
+
+    def _keep_alive(self) -> None:
+        """Begin to say now and then that we are still here."""
+        every, connection = self.services.rules.idle_keep_alive, self.client()
+        if every:
+            self._idle_left = connection.idle_time or math.inf
+            connection.idle_time = min(every, self._idle_left)
+
+    def idle_expired(self) -> bool:
+        """Return whether the session goes on though the client has been silent."""
+        left, connection = self._idle_left, self.connection
+        if left is None or connection is None or not self.engine.idling:
+            return False
+        left -= connection.idle_time
+        if left <= 0:
+            return False
+        self._idle_left = left
+        if not connection.write_paused:
+            self.engine.send(STILL_HERE)
+            connection.write()
+        connection.idle_time = min(self.services.rules.idle_keep_alive, left)
+        return True
 
     def _noticed(self) -> None:
         self._news = True

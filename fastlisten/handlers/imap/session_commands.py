@@ -94,6 +94,7 @@ async def _log_in(session: SessionState, credentials: Credentials) -> None:
     session.dialogue = None
     session.account = services.open_account(login)
     session.login = login
+    session.client().idle_time = 0.0
     session.engine.ok("Logged in", codes.capability(session.capabilities()))
 
 

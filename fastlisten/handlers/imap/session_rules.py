@@ -31,6 +31,8 @@ class SessionRules:
         id_log: fields of ID to log.
         login_attempts: failed logins after which a connection is closed.
         commands_before_login: commands after which it is closed if nobody has logged in.
+        timeout_before_login: seconds that a client may be silent who has not logged in.
+        idle_keep_alive: seconds between two notices in IDLE that we are still here, 0 for none.
     """
 
     disabled: frozenset[str]
@@ -39,6 +41,8 @@ class SessionRules:
     id_log: tuple[str, ...]
     login_attempts: int
     commands_before_login: int
+    timeout_before_login: float
+    idle_keep_alive: float
 
     def announced(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return those of the capabilities that are announced; ``NAME=VALUE`` goes by its name."""
@@ -61,6 +65,8 @@ def session_rules(options: Mapping[str, Any]) -> SessionRules:
         id_log=options["id-log"],
         login_attempts=options["login-attempts"],
         commands_before_login=options["max-commands-before-login"],
+        timeout_before_login=options["timeout-before-login"],
+        idle_keep_alive=options["idle-keep-alive"] or 0.0,
     )
 
 

@@ -49,6 +49,16 @@ _BEFORE_LOGIN: tuple[Option, ...] = (
         text="The most commands of a client that has not logged in; then the connection is closed.",
     ),
     Option(
+        key="timeout-before-login",
+        kind="duration",
+        default=180.0,
+        minimum=1.0,
+        # RFC 9051 5.4: the minimum of 30 minutes does not hold before login.
+        maximum=1800.0,
+        text="A client that has not logged in may be silent for this time, once it has spoken; "
+        "`timeout.first-byte` is the time before that, `timeout.idle` that after login.",
+    ),
+    Option(
         key="max-errors-before-login",
         kind="integer",
         default=3,
@@ -109,6 +119,19 @@ _BOUNDS: tuple[Option, ...] = (
     ),
 )
 
+_SESSIONS: tuple[Option, ...] = (
+    Option(
+        key="idle-keep-alive",
+        kind="duration",
+        default=120.0,
+        minimum=1.0,
+        maximum=1740.0,
+        extra={"optional": True},
+        text="How often a client in IDLE gets `* OK Still here`, so that routers keep the "
+        "connection; it ends after `timeout.idle` all the same.",
+    ),
+)
+
 _ANNOUNCED: tuple[Option, ...] = (
     Option(
         key="disabled-capabilities",
@@ -159,6 +182,6 @@ IMAP = Protocol(
     starttls=True,  # RFC 9051 6.2.1
     # RFC 9051 5.4: the autologout timer must be at least 30 minutes.
     defaults={"timeout.first-byte": 60.0, "timeout.idle": 1800.0},
-    options=(*_BOUNDS, *_BEFORE_LOGIN, *_ANNOUNCED, *_FOLDERS),
+    options=(*_BOUNDS, *_BEFORE_LOGIN, *_SESSIONS, *_ANNOUNCED, *_FOLDERS),
     check=check_imap,
 )
