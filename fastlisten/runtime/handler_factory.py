@@ -61,6 +61,7 @@ def handler_settings(
         extra={
             "accounts": config.process["server.accounts"] or "",
             "postmaster": config.process["server.postmaster"] or "",
+            "recipient-delimiter": config.process["server.recipient-delimiter"] or "",
             "quota": Quota(
                 config.process["server.quota.bytes"], config.process["server.quota.messages"]
             ),

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.delivery_queue import sync_directories
@@ -60,7 +61,7 @@ def in_office(test: Callable[[PostOffice], Awaitable[None]]) -> Callable[[Path],
 class WatchedDelivery:
     """A delivery whose stages can be awaited."""
 
-    def __init__(self, office: PostOffice, accounts: list[Account], **options: bool) -> None:
+    def __init__(self, office: PostOffice, accounts: list[Account], **options: Any) -> None:
         self.changed = asyncio.Event()
         loop = asyncio.get_running_loop()
         self.delivery = MessageWriter(

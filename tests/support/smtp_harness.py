@@ -278,6 +278,7 @@ def serve(
     native: bool = True,
     tls: Tls = None,
     lmtp: bool = False,
+    delimiter: str = "",
     **options: Any,
 ) -> Iterator[Served]:
     """Serve the smtp handler in a thread.
@@ -289,6 +290,7 @@ def serve(
         native: use the native transports instead of the loop's own.
         tls: as in `testing.serve`; on native transports only.
         lmtp: serve the lmtp handler instead.
+        delimiter: `server.recipient-delimiter`.
         options: the handler's options, with underscores for hyphens.
     """
     assert native or tls is None
@@ -302,6 +304,7 @@ def serve(
             HOSTNAME,
             data_directory=str(directory),
             options={key.replace("_", "-"): value for key, value in options.items()},
+            extra={"recipient-delimiter": delimiter},
         )
     )
     served = Served(handler, directory)

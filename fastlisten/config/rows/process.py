@@ -145,6 +145,17 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         extra={"optional": True, "default-text": "no limit"},
     ),
     Option(
+        key="server.recipient-delimiter",
+        kind="choice",
+        default="+",
+        choices=("+", "-", "=", "_", "#"),
+        text="In addresses of recipients, what begins a detail: mail to `alice+work@example.org` "
+        "goes to alice, and there into the folder `work` if she has one; `false`: nothing does.",
+        scopes=("process",),
+        reload="restart",
+        extra={"optional": True},
+    ),
+    Option(
         key="server.control-socket",
         kind="path",
         default=None,

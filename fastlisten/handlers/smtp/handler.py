@@ -241,7 +241,8 @@ class SmtpHandler(Handler):
             SettingError: the postmaster has no account.
         """
         postmaster = self.settings.extra.get("postmaster", "")
-        accounts.appoint(postmaster, self.settings.hostname)
+        delimiter = self.settings.extra.get("recipient-delimiter", "")
+        accounts.appoint(postmaster, self.settings.hostname, delimiter)
         # Thousands of listeners share the accounts, and a thread for each would take a second.
         roster = accounts.roster
         if not accounts.current():

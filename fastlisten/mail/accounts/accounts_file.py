@@ -105,13 +105,15 @@ class Accounts:
         self._reported: _Signature | None = None
         self._postmaster = ""
         self._hosts: frozenset[str] = frozenset()
+        self._delimiter = ""
 
-    def appoint(self, postmaster: str, hostname: str) -> None:
-        """Choose the postmaster; takes effect at the next `reload`.
+    def appoint(self, postmaster: str, hostname: str, delimiter: str = "") -> None:
+        """Choose the postmaster and the delimiter; takes effect at the next `reload`.
 
         Args:
             postmaster: the account's address or alias; empty to leave the choice to the file.
             hostname: the name of a server that sends DSNs as postmaster at that name.
+            delimiter: begins the detail of an address; empty if others have chosen, or nothing.
         """
         try:
             host = parse_mailbox(f"postmaster@{hostname}").domain
@@ -120,9 +122,9 @@ class Accounts:
         else:
             hosts = self._hosts | {host}
         with self._lock:
-            chosen = postmaster or self._postmaster
-            if (chosen, hosts) != (self._postmaster, self._hosts):
-                self._postmaster, self._hosts = chosen, hosts
+            chosen = (postmaster or self._postmaster, hosts, delimiter or self._delimiter)
+            if chosen != (self._postmaster, self._hosts, self._delimiter):
+                self._postmaster, self._hosts, self._delimiter = chosen
                 self._again = 0.0
 
     def current(self) -> bool:
@@ -180,7 +182,7 @@ class Accounts:
                 # It differs from the remembered signature, so it is read again next time.
                 raise _TornError("it is being written")
             roster = parse_file(content, str(self.path))
-            roster.appoint(self._postmaster, self._hosts)
+            roster.appoint(self._postmaster, self._hosts, self._delimiter)
         except (OSError, ConfigurationError, _TornError) as error:
             return _Version(signature or self._look(), None, error)
         # A time in the future means nothing.

@@ -9,9 +9,10 @@ Rules of this file: what a text says, and how it is read; no loop. A `Roster` is
 of the file says, and never changes; a `Transition` is what can be said while a new version may be
 half written. Which of them is in force is decided in accounts_file.py.
 
-Addresses are looked up exactly first, then without regard to case. The mailbox `postmaster` always
-exists, without a domain, in every local domain and at the server's own name, which its DSNs come
-from (RFC 5321 4.5.1): it is the account or alias of that name; else the account that the
+Addresses are looked up exactly first, then without regard to case, then without their detail
+(``alice+detail@example.org``), if the configuration has a delimiter. The mailbox `postmaster`
+always exists, without a domain, in every local domain and at the server's own name, which its DSNs
+come from (RFC 5321 4.5.1): it is the account or alias of that name; else the account that the
 configuration names; else the first one called postmaster in another domain; else the first account
 of the file. An alias without a local part catches all mail of its domain that nobody else gets. An
 account without a password gets mail, but nobody can log in to it.
@@ -81,6 +82,7 @@ class Roster:
 
     __slots__ = (
         "_catch_all",
+        "_delimiter",
         "_domains",
         "_exact",
         "_folded",
@@ -99,6 +101,7 @@ class Roster:
         self._folded: dict[tuple[str, str], Account] = {}
         self._catch_all: dict[str, Account] = {}
         self._hosts: frozenset[str] = frozenset()
+        self._delimiter = ""
         self._postmaster: Account | None = None
         self.appointed = True
         for account in accounts:
@@ -116,15 +119,17 @@ class Roster:
             self._postmaster = accounts[0]
         self._domains = frozenset(domain for _, domain in self._exact) | self._catch_all.keys()
 
-    def appoint(self, name: str, hosts: frozenset[str]) -> None:
-        """Choose the postmaster, before the roster is used.
+    def appoint(self, name: str, hosts: frozenset[str], delimiter: str = "") -> None:
+        """Choose the postmaster and the delimiter, before the roster is used.
 
         Args:
             name: the account's address or alias; empty to leave the choice to the file.
             hosts: domains, as `domain_key` gives them, that have this postmaster besides the local
                 ones.
+            delimiter: begins the detail of an address, as in ``alice+detail``; empty: nothing does.
         """
         self._hosts = hosts
+        self._delimiter = delimiter
         account = self.login(name) if name else None
         if account is not None:
             self._postmaster = account
@@ -138,6 +143,8 @@ class Roster:
     def find(self, mailbox: Mailbox) -> Account | None:
         """Return the account that gets mail for a mailbox, or None."""
         account = self.named(mailbox)
+        if account is None and (base := self._without_detail(mailbox)) is not None:
+            account = self.named(base)
         if account is None:
             domain = mailbox.domain
             if mailbox.local.casefold() == "postmaster" and (
@@ -146,6 +153,19 @@ class Roster:
                 return self._postmaster
             account = self._catch_all.get(domain)
         return account
+
+    def detail(self, mailbox: Mailbox) -> str:
+        """Return what is behind the delimiter, empty if an account has the whole address."""
+        base = self._without_detail(mailbox)
+        if base is None or self.named(mailbox) is not None or self.named(base) is None:
+            return ""
+        return mailbox.local[len(base.local) + 1 :]
+
+    def _without_detail(self, mailbox: Mailbox) -> Mailbox | None:
+        """Return a mailbox without the first delimiter and what follows; None if it has none."""
+        local = mailbox.local
+        at = local.find(self._delimiter, 1) if self._delimiter else -1
+        return Mailbox(mailbox.text, local[:at], mailbox.domain) if at > 0 else None
 
     def login(self, name: str) -> Account | None:
         """Return the account that a client names when it logs in, or None.
@@ -234,6 +254,10 @@ class Transition(Roster):
     def find(self, mailbox: Mailbox) -> Account | None:
         """Return the account that gets mail for a mailbox in the previous or the new version."""
         return self._before.find(mailbox) or self._coming.named(mailbox)
+
+    def detail(self, mailbox: Mailbox) -> str:
+        """Return what is behind the delimiter, by the previous version."""
+        return "" if self._coming.named(mailbox) is not None else self._before.detail(mailbox)
 
     def login(self, name: str) -> Account | None:
         """Return the account that a client names, with its new password if it can be read."""

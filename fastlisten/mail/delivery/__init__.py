@@ -6,6 +6,7 @@
       mailbox_delivery  one message for mailboxes: recipients, replies
       message_writer    the same message on its way to the disk, driven from an event loop
       staged_message    the same message as files in tmp/ and new/, driven by a thread
+        detail_folder   the folder that a detail of the address names
         mailbox_room    whether it fits into a mailbox that has a quota
       events          tells subscribers what has been delivered
 

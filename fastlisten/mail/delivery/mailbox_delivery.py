@@ -3,7 +3,7 @@
 Rules of this file: accounts and replies, on the loop; how a message gets onto the disk is in
 message_writer.py. Answers to recipients:
 
-    recipient with a mailbox here    accepted for its account
+    recipient with a mailbox here    accepted for its account; for a folder of it (detail_folder.py)
     its mailbox is full now          452 4.2.2
     larger than the mailbox may be   552 5.2.2
     none, in a local domain          550 5.1.1
@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.counts import Counts
+from fastlisten.mail.delivery.detail_folder import detail_folder
 from fastlisten.mail.delivery.mailbox_room import MailboxRoom, QuotaExceededError
 from fastlisten.mail.delivery.message_writer import MessageWriter
 from fastlisten.mail.delivery.post_office import PostOffice
@@ -29,7 +30,7 @@ from fastlisten.mail.delivery_interface import LoggingOwner
 from fastlisten.mail.dsn.outcome import Outcome, delivered
 from fastlisten.mail.envelope import EnvelopeRecipient
 from fastlisten.mail.loop_calls import call_on
-from fastlisten.mail.maildir.maildir import unique_name
+from fastlisten.mail.maildir.maildir import Maildir, unique_name
 from fastlisten.mail.reply import Reply
 from fastlisten.mail.store.usage import OVER_QUOTA
 
@@ -68,6 +69,7 @@ class MailboxDelivery:
         "_counts",
         "_ended_at",
         "_failed",
+        "_folders",
         "_independent",
         "_name",
         "_office",
@@ -96,6 +98,7 @@ class MailboxDelivery:
         self._counts = counts
         self._independent = independent
         self._accepted: list[tuple[EnvelopeRecipient, Account | None]] = []
+        self._folders: dict[str, Maildir] = {}  # by account: where it goes, if not the inbox
         self._failed: dict[str, OSError] = {}  # by account: why it has not got the message
         self._name = ""
         self._writer: MessageWriter | None = None
@@ -130,17 +133,17 @@ class MailboxDelivery:
         """Answer for a recipient by the accounts as they were last read.
 
         Returns:
-            The answer; None: the mailbox has a quota, and the owner's `recipient_answered` will be
-            called.
+            The answer; None: the mailbox has to be looked into, and the owner's
+            `recipient_answered` will be called.
         """
         roster, mailbox = self._office.accounts.roster, recipient.mailbox
         if roster is None:
             return LOOKUP_FAILED
         account = roster.find(mailbox)
         if account is not None:
-            room = self._office.room(account)
-            if room is not None:
-                self._look_for_room(recipient, account, room)
+            room, detail = self._office.room(account), roster.detail(mailbox)
+            if room is not None or detail:
+                self._look_into_mailbox(recipient, account, room, detail)
                 return None
             self.accept(recipient, account)
             return ACCEPTED
@@ -150,25 +153,30 @@ class MailboxDelivery:
             return _UNKNOWN_RECIPIENT
         return _NO_RELAY
 
-    def _look_for_room(
-        self, recipient: EnvelopeRecipient, account: Account, room: MailboxRoom
+    def _look_into_mailbox(
+        self, recipient: EnvelopeRecipient, account: Account, room: MailboxRoom | None, detail: str
     ) -> None:
-        """Look in the pool whether a mailbox is full, and answer."""
+        """Look in the pool whether a mailbox is full, and for the folder; then answer."""
         loop = asyncio.get_running_loop()
+        inbox = self._office.maildir(account)
 
-        def answer(refusal: QuotaExceededError | None) -> None:
+        def answer(refusal: QuotaExceededError | None, folder: Maildir) -> None:
             owner = self._owner
             if owner is None:
                 return
             if refusal is None:
+                # An account gets a message once: of several addresses the first says where.
+                if folder is not inbox and account.name not in self.destinations():
+                    self._folders[account.name] = folder
                 self.accept(recipient, account)
                 owner.recipient_answered(ACCEPTED)
             else:
                 owner.recipient_answered(_TOO_LARGE if refusal.never else _FULL_MAILBOX)
 
         def look() -> None:
-            refusal = room.refusal(self._size)
-            call_on(loop, lambda: answer(refusal))
+            refusal = None if room is None else room.refusal(self._size)
+            folder = detail_folder(inbox, detail) if detail else inbox
+            call_on(loop, lambda: answer(refusal, folder))
 
         self._office.submit(look)
 
@@ -197,6 +205,7 @@ class MailboxDelivery:
             self._changed,
             independent=self._independent,
             spool=not accounts,
+            folders=self._folders,
         )
         if accounts:
             # RFC 5321 4.4: final delivery adds it, and nobody else.

@@ -21,6 +21,7 @@ from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.events import Delivered
 from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.delivery.storage import MailStorage
+from fastlisten.mail.maildir.maildir import Maildir
 
 __all__ = ["SPOOL_SIZE", "MessageWriter"]
 
@@ -63,6 +64,7 @@ class MessageWriter:
         "_goal",
         "_job",
         "_job_pieces",
+        "_maildirs",
         "_moved",
         "_pending",
         "_pending_size",
@@ -86,6 +88,7 @@ class MessageWriter:
         *,
         independent: bool = False,
         spool: bool = False,
+        folders: Mapping[str, Maildir] | None = None,
     ) -> None:
         """Begin a message.
 
@@ -98,16 +101,19 @@ class MessageWriter:
                 and `full` may have changed.
             independent: the failure of one account does not concern the others; see `errors`.
             spool: write to the spool first, and remove the file there at the end.
+            folders: where it goes, by the account's name, if not into the inbox.
         """
         self._storage = storage
         self._accounts = tuple(accounts)
+        self._maildirs = {account.name: storage.maildir(account) for account in accounts}
+        self._maildirs.update(folders or {})
         self._staged = StagedMessage(
-            [storage.maildir(account) for account in accounts],
+            [self._maildirs[account.name] for account in accounts],
             name,
             spool=storage.spool if spool else None,
             independent=independent,
             rooms={
-                storage.maildir(account).path: room
+                self._maildirs[account.name].path: room
                 for account in accounts
                 if (room := storage.room(account)) is not None
             },
@@ -147,8 +153,8 @@ class MessageWriter:
         Complete when the message is `done`; meaningless if `error` is set.
         """
         errors = self._staged.errors
-        paths = {account.name: self._storage.maildir(account).path for account in self._accounts}
-        return {name: errors[path] for name, path in paths.items() if path in errors}
+        maildirs = self._maildirs.items()
+        return {name: errors[box.path] for name, box in maildirs if box.path in errors}
 
     def add(self, data: bytes) -> None:
         """Append to the message."""
@@ -291,7 +297,7 @@ class MessageWriter:
         if not self._storage.subscriptions:
             return
         for account in self._accounts:
-            maildir = self._storage.maildir(account)
+            maildir = self._maildirs[account.name]
             if maildir.path not in self._staged.errors:
                 path = f"{maildir.new}/{self._staged.name}"
                 event = Delivered(account.name, self._staged.name, path, self.size)
