@@ -1,5 +1,7 @@
 # What mail protocols look for in octets, as Python sees it; docstrings are in _mail_syntax.pyx.
 
+from array import array
+
 __pyx_capi__: dict[str, object]  # the same, for the compiled engine
 
 def part(data: bytes, start: int, stop: int) -> bytes: ...
@@ -9,3 +11,11 @@ def find_end(data: bytes, start: int) -> tuple[int, bool, bool, bool]: ...
 def has_bare_break(data: bytes, start: int) -> bool: ...
 def is_plain_name(data: bytes) -> bool: ...
 def plain_path(data: bytes, keyword: bytes) -> tuple[int, int, int]: ...
+def fetch_flags(
+    number: int,
+    bits: bytes,
+    written: list[bytes | None],
+    others: dict[int, bytes],
+    uids: array[int] | None,
+    modseqs: array[int] | None,
+) -> bytes: ...

@@ -1,4 +1,5 @@
-# What mail protocols look for in octets: ends of lines and of messages, plain names and paths.
+# What mail protocols look for in octets: ends of lines and of messages, plain names and paths; and
+# what they write thousands of at a time.
 #
 # Rules of this file: functions that look at every octet, and do nothing else; no state, no I/O.
 # Where a function knows only the usual forms of something, it says so by -1 or False, and the
@@ -6,7 +7,7 @@
 # beginning of a function.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memchr
+from libc.string cimport memchr, memcpy
 
 cdef extern from *:
     """
@@ -291,3 +292,89 @@ cpdef (Py_ssize_t, Py_ssize_t, Py_ssize_t) plain_path(bytes data, bytes keyword)
     if end == at or end == size or octets[end] != 62 or end - begin > LONGEST_ADDRESS:
         return -1, -1, -1
     return begin, at - 1, end
+
+
+# --- flags of many messages -----------------------------------------------------------------------
+
+# The most octets of a number, and of a FETCH response without its flags and numbers.
+cdef enum:
+    LONGEST_NUMBER = 20
+    LONGEST_FRAME = 64
+
+
+cdef inline char *write_number(char *to, unsigned long long number) noexcept:
+    """Write a number in decimal; return where it ends."""
+    cdef char[LONGEST_NUMBER] digits
+    cdef int count = 0
+    while True:
+        digits[count] = <char>(48 + number % 10)
+        count += 1
+        number //= 10
+        if number == 0:
+            break
+    while count > 0:
+        count -= 1
+        to[0] = digits[count]
+        to += 1
+    return to
+
+
+cdef inline char *write_text(char *to, const char *text, Py_ssize_t size) noexcept:
+    memcpy(to, text, size)
+    return to + size
+
+
+cpdef bytes fetch_flags(
+    Py_ssize_t number, bytes bits, list written, dict others, const unsigned int[:] uids,
+    const unsigned long long[:] modseqs,
+):
+    """Write FETCH responses of IMAP with flags for messages that follow each other.
+
+    Args:
+        number: of the first message.
+        bits: what each has: an index of `written`.
+        written: the flags in their written form for each value of `bits`, None for those that
+            `others` has.
+        others: the flags of a message by its place in `bits`; if there are none, it is left out.
+        uids: their UIDs, written if not None.
+        modseqs: their modification sequences, written if not None.
+    """
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(bits), kinds = len(written), longest = 0, place
+    cdef const unsigned char *index = octets_of(bits, 0)
+    cdef bytes flags
+    cdef object one
+    if others is None or (uids is not None and uids.shape[0] < count) or (
+        modseqs is not None and modseqs.shape[0] < count
+    ):
+        raise ValueError("fewer values than messages")
+    for one in written:
+        if one is not None:
+            longest = max(longest, len(one))
+    for one in others.values():
+        longest = max(longest, len(one))
+    cdef bytes buffer = PyBytes_FromStringAndSize(
+        NULL, count * (longest + LONGEST_FRAME + 3 * LONGEST_NUMBER)
+    )
+    cdef char *begin = PyBytes_AS_STRING(buffer)
+    cdef char *to = begin
+    for place in range(count):
+        one = written[index[place]] if index[place] < kinds else None
+        if one is None:
+            one = others.get(place)
+            if one is None:
+                continue
+        flags = one
+        to = write_text(to, b"* ", 2)
+        to = write_number(to, number + place)
+        to = write_text(to, b" FETCH (", 8)
+        if uids is not None:
+            to = write_text(to, b"UID ", 4)
+            to = write_number(to, uids[place])
+            to = write_text(to, b" ", 1)
+        to = write_text(to, b"FLAGS (", 7)
+        to = write_text(to, PyBytes_AS_STRING(flags), PyBytes_GET_SIZE(flags))
+        if modseqs is not None:
+            to = write_text(to, b") MODSEQ (", 10)
+            to = write_number(to, modseqs[place])
+        to = write_text(to, b"))\r\n", 4)
+    return PyBytes_FromStringAndSize(begin, to - begin)

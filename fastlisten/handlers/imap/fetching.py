@@ -8,8 +8,12 @@ the session says so at the end (RFC 2180 4.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
+from fastlisten._mail_syntax import fetch_flags
 from fastlisten.handlers.imap.connection_interface import Connection
 from fastlisten.handlers.imap.engine.body_structure import (
     item_body,
@@ -19,11 +23,7 @@ from fastlisten.handlers.imap.engine.body_structure import (
 from fastlisten.handlers.imap.engine.commands import Fetch
 from fastlisten.handlers.imap.engine.fetch_items import FetchItem, Section
 from fastlisten.handlers.imap.engine.message_responses import (
-    fetch_flags_modseq_responses,
-    fetch_flags_responses,
     fetch_response,
-    fetch_uid_flags_modseq_responses,
-    fetch_uid_flags_responses,
     item_email_id,
     item_flags,
     item_internal_date,
@@ -35,12 +35,16 @@ from fastlisten.handlers.imap.engine.message_responses import (
     item_uid,
 )
 from fastlisten.handlers.imap.message_content import PIECE, Body, MessageContent
+from fastlisten.handlers.imap.message_flags import written_forms
 from fastlisten.handlers.imap.message_sets import slices_of
 from fastlisten.handlers.imap.rejection import BrokenOffError
 from fastlisten.handlers.imap.selected_mailbox import SelectedMailbox
 from fastlisten.handlers.imap.vanished import vanished_earlier
 from fastlisten.mail.mime.structure import Envelope, Part
 from fastlisten.mail.store.interface import (
+    GONE,
+    HAS_KEYWORDS,
+    Columns,
     Facts,
     Flag,
     MessageGoneError,
@@ -52,8 +56,8 @@ from fastlisten.mail.store.interface import (
 
 __all__ = ["fetch"]
 
-#: Messages whose flags are written at once: some 40 kB, 0.5 ms.
-FLAGS_AT_ONCE = 1000
+#: Messages whose flags are written at once: some 80 kB, 0.1 ms.
+FLAGS_AT_ONCE = 2000
 
 #: Messages that the store is asked about at once.
 FACTS_AT_ONCE = 200
@@ -70,6 +74,10 @@ _STRUCTURED: dict[FetchItem, Callable[[Part], bytes]] = {
 _FACTS: frozenset[FetchItem] = frozenset(
     {"BODY", "BODYSTRUCTURE", "EMAILID", "ENVELOPE", "INTERNALDATE", "RFC822.SIZE"}
 )
+
+
+#: For `bytes.translate`: what is not 0 where a message has keywords.
+_KEYWORDS = bytes([bits & HAS_KEYWORDS for bits in range(256)])
 
 
 async def fetch(command: Fetch, mailbox: SelectedMailbox, connection: Connection) -> bool:
@@ -96,6 +104,18 @@ async def fetch(command: Fetch, mailbox: SelectedMailbox, connection: Connection
     else:
         await work.answer(places)
     return not work.missing
+
+
+def _changed(columns: Columns, since: int) -> Columns:
+    """Leave out what has not changed since a modification sequence."""
+    pairs = zip(columns.flags, columns.modseqs, strict=True)
+    flags = bytes([bits if modseq > since else GONE for bits, modseq in pairs])
+    return replace(columns, flags=flags)
+
+
+def _with_keywords(flags: bytes) -> Iterator[int]:
+    """Yield the places of messages that have keywords."""
+    return itertools.compress(itertools.count(), flags.translate(_KEYWORDS))
 
 
 class _Fetch:
@@ -148,22 +168,39 @@ class _Fetch:
 
     async def answer_flags(self, places: Sequence[range]) -> None:
         """Answer FETCH of flags, and perhaps UIDs and modification sequences."""
-        engine, mailbox = self._connection.engine, self._mailbox
-        with_uid, with_modseq = "UID" in self._items, "MODSEQ" in self._items
-        flags_of = mailbox.flags_of
         for piece in slices_of(places, FLAGS_AT_ONCE):
-            states = self._states(piece)
-            # Apart, because new keywords are said while flags are written.
-            rows = [(number, one.uid, flags_of(one), one.modseq) for number, one in states]
-            if with_uid and with_modseq:
-                engine.send(fetch_uid_flags_modseq_responses(rows))
-            elif with_uid:
-                engine.send(fetch_uid_flags_responses([(n, u, f) for n, u, f, _ in rows]))
-            elif with_modseq:
-                engine.send(fetch_flags_modseq_responses([(n, f, m) for n, _, f, m in rows]))
-            else:
-                engine.send(fetch_flags_responses([(n, f) for n, _, f, _ in rows]))
+            columns = self._folder.columns(piece)
+            if GONE in columns.flags:
+                self.missing = True
+            if self._since is not None:
+                columns = _changed(columns, self._since)
+            # Those that are recent are the last ones.
+            recent = bisect_left(columns.uids, self._folder.first_recent)
+            self._send_flags(piece.start, columns, 0, recent)
+            self._send_flags(piece.start, columns, recent, len(columns.uids))
             await self._connection.flush()
+
+    def _send_flags(self, first: int, columns: Columns, start: int, stop: int) -> None:
+        if start == stop:
+            return
+        uids, flags = columns.uids[start:stop], columns.flags[start:stop]
+        others = {}
+        # Before anything is written, because new keywords are said first.
+        for place in _with_keywords(flags):
+            try:
+                others[place] = self._mailbox.flags_of(self._folder.state(uids[place]))
+            except MessageGoneError:
+                self.missing = True
+        self._connection.engine.send(
+            fetch_flags(
+                first + start + 1,
+                flags,
+                written_forms(recent=uids[0] >= self._folder.first_recent),
+                others,
+                uids if "UID" in self._items else None,
+                columns.modseqs[start:stop] if "MODSEQ" in self._items else None,
+            )
+        )
 
     async def answer(self, places: Sequence[range]) -> None:
         """Answer any other."""

@@ -9,9 +9,9 @@ import functools
 from collections.abc import Iterable
 
 from fastlisten.handlers.imap.engine.strings import write_flags
-from fastlisten.mail.store.interface import Flag, MessageState
+from fastlisten.mail.store.interface import HAS_KEYWORDS, Flag, MessageState
 
-__all__ = ["SYSTEM_FLAGS", "has_flag", "split_flags", "written_flags"]
+__all__ = ["SYSTEM_FLAGS", "bit_of", "has_flag", "split_flags", "written_flags", "written_forms"]
 
 _BITS = {
     "\\Answered": Flag.ANSWERED,
@@ -48,6 +48,23 @@ def has_flag(state: MessageState, name: str) -> bool:
         return bool(state.flags & bit)
     wanted = name.lower()
     return any(keyword.lower() == wanted for keyword in state.keywords)
+
+
+def bit_of(name: str) -> Flag | None:
+    """Return a system flag by its name; None if it is none."""
+    return _BITS.get(name)
+
+
+@functools.cache
+def written_forms(*, recent: bool) -> list[bytes | None]:
+    r"""Return how the system flags are written for each value of `Columns.flags`.
+
+    Those that have keywords, and those that are gone, are None.
+
+    Args:
+        recent: the messages are ``\Recent``.
+    """
+    return [_written(bits, (), recent) for bits in range(HAS_KEYWORDS)]
 
 
 def written_flags(state: MessageState, *, recent: bool) -> bytes:

@@ -13,13 +13,23 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fastlisten.handlers.imap.engine.sequence_sets import SequenceSet
 
-__all__ = ["place_of", "places_of", "slices_of", "uids_of"]
+__all__ = ["numbers_of", "place_of", "places_of", "slices_of", "uids_of"]
 
 
 def place_of(uid: int, uids: Sequence[int]) -> int:
     """Return the place of a UID, -1 if it is not there."""
     place = bisect_left(uids, uid)
     return place if place < len(uids) and uids[place] == uid else -1
+
+
+def numbers_of(those: Sequence[int], uids: Sequence[int]) -> list[int]:
+    """Return the message numbers of UIDs, all of which are there; both ascending."""
+    if len(those) == len(uids):
+        return list(range(1, len(uids) + 1))
+    if len(those) < len(uids) // 16:  # of a few, looking each up costs less
+        return [bisect_left(uids, uid) + 1 for uid in those]
+    wanted = set(those)
+    return [number for number, uid in enumerate(uids, 1) if uid in wanted]
 
 
 def places_of(

@@ -15,8 +15,11 @@ Messages that are gone are not found.
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 
 from fastlisten.handlers.imap.connection_interface import Connection
@@ -39,25 +42,45 @@ from fastlisten.handlers.imap.engine.search_keys import (
     Within,
 )
 from fastlisten.handlers.imap.message_content import MessageContent
-from fastlisten.handlers.imap.message_flags import has_flag
-from fastlisten.handlers.imap.message_sets import place_of, places_of, uids_of
+from fastlisten.handlers.imap.message_flags import bit_of, has_flag
+from fastlisten.handlers.imap.message_sets import numbers_of, places_of, uids_of
 from fastlisten.handlers.imap.selected_mailbox import SelectedMailbox
 from fastlisten.mail.mime.header_fields import fields, unfold
 from fastlisten.mail.mime.sent_date import parse_date
 from fastlisten.mail.mime.structure import Part
 from fastlisten.mail.mime.text import body_contains, field_contains, fold, text_contains
-from fastlisten.mail.store.interface import Facts, MessageGoneError, MessageState
+from fastlisten.mail.store.interface import (
+    GONE,
+    HAS_KEYWORDS,
+    Columns,
+    Facts,
+    MessageGoneError,
+    MessageState,
+)
 
 __all__ = ["search"]
 
 #: Messages that are looked at, from memory, before others get their turn: 2 ms.
 _AT_ONCE = 2000
 
+#: Messages of whose columns the same is true.
+_IN_COLUMNS = 50_000
+
 #: Messages that the store is asked about at once.
 _FACTS_AT_ONCE = 500
 
 #: Messages with more octets are searched in a thread.
 _LARGE = 65_536
+
+
+@functools.cache
+def _table(bits: int, *, unset: bool = False) -> bytes:
+    """Return what `_by_flags` takes, for messages with some bits, or without all of them."""
+    return bytes([bool(one & bits) is not unset for one in range(256)])
+
+
+_THERE = _table(GONE, unset=True)
+_KEYWORDS = _table(HAS_KEYWORDS)
 
 
 async def search(command: Search, mailbox: SelectedMailbox, connection: Connection) -> None:
@@ -81,7 +104,7 @@ async def search(command: Search, mailbox: SelectedMailbox, connection: Connecti
     if command.modseq:
         modseq = max((state.modseq for state in _states(mailbox, returned)), default=None)
     uids = folder.uids()
-    numbers = found if command.uid else [place_of(uid, uids) + 1 for uid in found]
+    numbers = found if command.uid else numbers_of(found, uids)
     if command.returns is None:
         engine.send(search_response(numbers, modseq))
     else:
@@ -148,7 +171,7 @@ class _Search:
         """Return what a key finds, ascending."""
         found = await self.find(key, list(self._folder.uids()))
         # Messages that are gone, but not yet told, may be among them.
-        return await self._by_state(lambda _: True, found)
+        return await self._by_flags(_THERE, found)
 
     async def find(self, key: SearchKey, uids: list[int]) -> list[int]:
         """Return those of some messages that a key finds; both ascending."""
@@ -164,6 +187,9 @@ class _Search:
             found.update(await self.find(second, [uid for uid in uids if uid not in found]))
             return [uid for uid in uids if uid in found]
         if isinstance(key, Not):
+            unset = bit_of(key.key.flag) if isinstance(key.key, Flagged) else None
+            if unset is not None:
+                return await self._by_flags(_table(int(unset), unset=True), uids)
             without = set(await self.find(key.key, uids))
             return [uid for uid in uids if uid not in without]
         if isinstance(key, Numbered):
@@ -172,13 +198,18 @@ class _Search:
             named = set(uids_of(places, mine))
             return [uid for uid in uids if uid in named]
         if isinstance(key, Recent):
-            return [uid for uid in uids if self._mailbox.is_recent(uid)]
+            return uids[bisect_left(uids, self._folder.first_recent) :]
         if isinstance(key, Flagged):
-            flag = key.flag
+            flag, bit = key.flag, bit_of(key.flag)
+            if bit is not None:
+                return await self._by_flags(_table(int(bit)), uids)
+            uids = await self._by_flags(_KEYWORDS, uids)
             return await self._by_state(lambda state: has_flag(state, flag), uids)
         if isinstance(key, ModSeq):
             modseq = key.modseq
-            return await self._by_state(lambda state: state.modseq >= modseq, uids)
+            return await self._by_columns(
+                lambda columns: [one >= modseq for one in columns.modseqs], uids
+            )
         if isinstance(key, Text):
             return await self._by_text(key, uids)
         if isinstance(key, FieldText) or (isinstance(key, Dated) and key.sent):
@@ -186,6 +217,33 @@ class _Search:
         return await self._by_facts(self._of_facts(key), uids)
 
     # --- from memory --------------------------------------------------------------------------
+
+    async def _by_flags(self, table: bytes, uids: list[int]) -> list[int]:
+        """Return messages by their flags.
+
+        Args:
+            table: for `bytes.translate` of `Columns.flags`: what is not 0 for what is wanted.
+            uids: those in question, ascending.
+        """
+        return await self._by_columns(lambda columns: columns.flags.translate(table), uids)
+
+    async def _by_columns(
+        self, matches: Callable[[Columns], Iterable[object]], uids: list[int]
+    ) -> list[int]:
+        folder = self._folder
+        mine = folder.uids()
+        count, found = len(mine), list[int]()
+        first = bisect_left(mine, uids[0]) if uids else count
+        last = bisect_right(mine, uids[-1]) if uids else count
+        for start in range(first, last, _IN_COLUMNS):
+            if start > first:
+                await self._connection.flush()
+            columns = folder.columns(range(start, min(start + _IN_COLUMNS, last)))
+            found += itertools.compress(columns.uids, matches(columns))
+        if len(uids) == last - first:
+            return found
+        wanted = set(uids)
+        return [uid for uid in found if uid in wanted]
 
     async def _by_state(
         self, matches: Callable[[MessageState], bool], uids: list[int]

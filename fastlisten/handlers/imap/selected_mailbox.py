@@ -36,18 +36,21 @@ from fastlisten.handlers.imap.message_flags import SYSTEM_FLAGS, written_flags
 from fastlisten.handlers.imap.message_sets import place_of, places_of
 from fastlisten.handlers.imap.rejection import MailboxDeletedError, Rejected
 from fastlisten.mail.store.interface import (
+    GONE,
     Changes,
     Flag,
     Folder,
     FolderNotFoundError,
-    MessageGoneError,
     MessageState,
 )
 
 __all__ = ["SelectedMailbox"]
 
-#: Messages that are looked at, from memory, before others get their turn: 2 ms.
-AT_ONCE = 2000
+#: Messages that are looked at, from memory, before others get their turn: 0.1 ms.
+AT_ONCE = 50_000
+
+#: For `bytes.translate`: 1 where a message is there and has not been seen.
+_UNSEEN = bytes([not bits & (Flag.SEEN | GONE) for bits in range(256)])
 
 #: Messages whose flags are said at once: some 40 kB, 2 ms.
 SAID_AT_ONCE = 1000
@@ -124,16 +127,14 @@ class SelectedMailbox:
             self._say("Flags permitted.", codes.permanent_flags(names, new=True))
 
     async def _first_unseen(self) -> int:
-        folder = self.folder
         for start in range(0, self._exists, AT_ONCE):
             if start:
                 await self._connection.flush()
-            for number, uid in enumerate(folder.uids()[start : start + AT_ONCE], start + 1):
-                try:
-                    if not folder.state(uid).flags & Flag.SEEN:
-                        return number
-                except MessageGoneError:
-                    continue
+            stop = min(start + AT_ONCE, self._exists)
+            flags = self.folder.columns(range(start, stop)).flags
+            place = flags.translate(_UNSEEN).find(1)
+            if place >= 0:
+                return start + place + 1
         return 0
 
     # --- messages -----------------------------------------------------------------------------
@@ -158,10 +159,6 @@ class SelectedMailbox:
         if self.folder.read_only:
             raise Rejected("Mailbox is read-only", codes.READ_ONLY)
         return self.folder
-
-    def is_recent(self, uid: int) -> bool:
-        r"""Return whether a message is ``\Recent``."""
-        return uid >= self.folder.first_recent
 
     def flags_of(self, state: MessageState) -> bytes:
         """Return the flags of a message as they are written; say new keywords first."""

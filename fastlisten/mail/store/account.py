@@ -34,6 +34,7 @@ from fastlisten.mail.store.interface import (
     NO_FLAGS,
     Appended,
     Changes,
+    Columns,
     Copied,
     Facts,
     Flag,
@@ -414,6 +415,10 @@ class MaildirFolder:
     def state(self, uid: int) -> MessageState:
         """Return what a message has."""
         return self._view.state.message(uid)
+
+    def columns(self, places: range) -> Columns:
+        """Return what many messages have."""
+        return self._view.columns(places)
 
     def keywords(self) -> Sequence[str]:
         """Return all keywords in the folder, sorted."""

@@ -18,10 +18,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from fastlisten.mail.store.folder_state import columns_of
 from fastlisten.mail.store.interface import (
     NO_FLAGS,
     Append,
     Changes,
+    Columns,
     Copied,
     Facts,
     Flag,
@@ -372,6 +374,10 @@ class BaseFolder:
     def state(self, uid: int) -> MessageState:
         """Return what a message has."""
         return self.messages.state(uid)
+
+    def columns(self, places: range) -> Columns:
+        """Return what many messages have."""
+        return columns_of(self._uids[places.start : places.stop], self.state)
 
     def keywords(self) -> Sequence[str]:
         """Return all keywords in the folder, sorted."""

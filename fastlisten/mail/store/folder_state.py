@@ -13,15 +13,40 @@ from __future__ import annotations
 import weakref
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from fastlisten.mail.store.interface import Changes, Flag, MessageGoneError, MessageState
+from fastlisten.mail.store.interface import (
+    GONE,
+    HAS_KEYWORDS,
+    Changes,
+    Columns,
+    Flag,
+    MessageGoneError,
+    MessageState,
+)
 
-__all__ = ["FolderState", "FolderView", "Loaded"]
+__all__ = ["FolderState", "FolderView", "Loaded", "columns_of"]
 
-#: Set in `FolderState._flags` where there are keywords.
-_HAS_KEYWORDS = 0x20
+
+def columns_of(uids: Sequence[int], state_of: Callable[[int], MessageState]) -> Columns:
+    """Return what messages have, asked for one by one.
+
+    Args:
+        uids: their UIDs.
+        state_of: as `interface.Folder.state`.
+    """
+    flags, modseqs = bytearray(), array("Q")
+    for uid in uids:
+        try:
+            one = state_of(uid)
+        except MessageGoneError:
+            flags.append(GONE)
+            modseqs.append(0)
+        else:
+            flags.append(one.flags | (HAS_KEYWORDS if one.keywords else 0))
+            modseqs.append(one.modseq)
+    return Columns(array("I", uids), bytes(flags), modseqs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +113,7 @@ class FolderState:
         rows = loaded.rows
         self.uids = array("I", [row[0] for row in rows])
         self._modseqs = array("Q", [row[1] for row in rows])
-        self._flags = bytearray([row[2] | _HAS_KEYWORDS if row[3] else row[2] for row in rows])
+        self._flags = bytearray([row[2] | HAS_KEYWORDS if row[3] else row[2] for row in rows])
         self._keywords = {row[0]: tuple(row[3].split()) for row in rows if row[3]}
         self.cursor, self.uidnext = loaded.cursor, loaded.uidnext
 
@@ -99,7 +124,7 @@ class FolderState:
             self._modseqs.insert(place, 0)
             self._flags.insert(place, 0)
         self._modseqs[place] = one.modseq
-        self._flags[place] = one.flags | (_HAS_KEYWORDS if one.keywords else 0)
+        self._flags[place] = one.flags | (HAS_KEYWORDS if one.keywords else 0)
         if one.keywords:
             self._keywords[one.uid] = one.keywords
         else:
@@ -142,8 +167,14 @@ class FolderState:
 
     def _at(self, place: int) -> MessageState:
         uid, bits = self.uids[place], self._flags[place]
-        keywords = self._keywords[uid] if bits & _HAS_KEYWORDS else ()
-        return MessageState(uid, Flag(bits & ~_HAS_KEYWORDS), keywords, self._modseqs[place])
+        keywords = self._keywords[uid] if bits & HAS_KEYWORDS else ()
+        return MessageState(uid, Flag(bits & ~HAS_KEYWORDS), keywords, self._modseqs[place])
+
+    def columns(self, start: int, stop: int) -> Columns:
+        """Return what the messages between two places have."""
+        return Columns(
+            self.uids[start:stop], bytes(self._flags[start:stop]), self._modseqs[start:stop]
+        )
 
     def all_keywords(self) -> list[str]:
         """Return the keywords of all messages, sorted."""
@@ -194,6 +225,12 @@ class FolderView:
             told = shared[: bisect_left(shared, self.uidnext)]
             self._merged = sorted([*told, *self._ghosts])
         return self._merged
+
+    def columns(self, places: range) -> Columns:
+        """Return what messages have that the session sees."""
+        if not self._ghosts:  # what it sees is how the shared ones begin
+            return self.state.columns(places.start, places.stop)
+        return columns_of(self.uids()[places.start : places.stop], self.state.message)
 
     def advance(self, *, expunge: bool) -> Changes:
         """See what the state has now; return what is new about it."""

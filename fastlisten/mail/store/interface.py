@@ -20,16 +20,20 @@ are ignored. They are given and returned in ascending order.
 from __future__ import annotations
 
 import enum
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 __all__ = [
+    "GONE",
+    "HAS_KEYWORDS",
     "NO_FLAGS",
     "Account",
     "Append",
     "Appended",
     "Changes",
+    "Columns",
     "Copied",
     "Facts",
     "Flag",
@@ -91,6 +95,9 @@ class Flag(enum.IntFlag):
 
 
 NO_FLAGS = Flag(0)
+
+#: In `Columns.flags`: the message has keywords too; it is there no more.
+HAS_KEYWORDS, GONE = 0x20, 0x40
 
 
 class StoreMode(enum.Enum):
@@ -157,6 +164,22 @@ class MessageState:
     flags: Flag
     keywords: tuple[str, ...]
     modseq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What many messages have: the same as `MessageState`, without an object for each.
+
+    Attributes:
+        uids: their UIDs, of type I.
+        flags: the value of `Flag` of each, with `HAS_KEYWORDS` if it has keywords, which
+            `Folder.state` returns; `GONE`, and nothing else, if it has been expunged.
+        modseqs: their modification sequences, of type Q.
+    """
+
+    uids: array[int]
+    flags: bytes
+    modseqs: array[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +374,13 @@ class Folder(Protocol):
 
         Raises:
             MessageGoneError: there is no such message.
+        """
+
+    def columns(self, places: range) -> Columns:
+        """Return what messages had at the last `sync` of any session, for many at once.
+
+        Args:
+            places: where they are in `uids()`; its step is 1.
         """
 
     def keywords(self) -> Sequence[str]:
