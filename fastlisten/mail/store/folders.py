@@ -348,6 +348,8 @@ def empty_trash(index: Index) -> None:
 def rename(index: Index, old: str, new: str) -> None:
     """Rename a folder and all below it. INBOX is refused here: moving its messages is not renaming.
 
+    A name that only has folders below it may be renamed too, for clients show it as a folder.
+
     Raises:
         FolderNotFoundError, FolderExistsError, FolderRefusedError: it cannot be done.
         OSError: a directory cannot be renamed.
@@ -356,19 +358,20 @@ def rename(index: Index, old: str, new: str) -> None:
     with index.locked():
         _discover(index)
         folder = _find(index, old)
-        if folder is None:
-            raise FolderNotFoundError(f"Mailbox doesn't exist: {old}")
-        if not folder.directory:
+        former = _directory_of(old) if folder is None else folder.directory
+        if not former:
             raise FolderRefusedError("INBOX cannot be renamed")
-        if not directory:
-            raise FolderExistsError("Mailbox already exists: INBOX")
-        prefix = f"{folder.directory}."
-        if directory == folder.directory or directory.startswith(prefix):
+        if not directory or (folder is None and _find(index, new) is not None):
+            raise FolderExistsError(f"Mailbox already exists: {new}")
+        prefix = f"{former}."
+        if directory == former or directory.startswith(prefix):
             raise FolderRefusedError(f"{new} is the folder itself, or below it")
-        moves = [(folder.id, folder.directory, directory)]
+        moves = [] if folder is None else [(folder.id, former, directory)]
         for number, name in index.query("SELECT id, name FROM folder ORDER BY name"):
             if name.startswith(prefix):
-                moves.append((number, name, directory + name[len(folder.directory) :]))
+                moves.append((number, name, directory + name[len(former) :]))
+        if not moves:
+            raise FolderNotFoundError(f"Mailbox doesn't exist: {old}")
         _check_targets(index, moves)
         with index.transaction() as db:
             number = index.numbers(1)

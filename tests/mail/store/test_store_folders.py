@@ -142,6 +142,23 @@ def test_renamed_folder_keeps_everything(tmp_path: Path) -> None:
         check_account(index)
 
 
+def test_name_that_only_has_folders_below_is_renamed(tmp_path: Path) -> None:
+    with index_of(tmp_path) as index:
+        below = create(index, "Work/Below")
+        create(index, "Work/Other/Deep")
+        create(index, "Workshop")
+        rename(index, "Work", "Old")
+        assert names(index) == ["INBOX", "Old/Below", "Old/Other/Deep", "Workshop"]
+        assert find(index, "Old/Below").id == below.id
+        for new, error in (("Workshop", FolderExistsError), ("Old/Below", FolderExistsError)):
+            with pytest.raises(error):
+                rename(index, "Old", new)
+        for old in ("Work", "Ol", "Old/"):
+            with pytest.raises((FolderNotFoundError, FolderRefusedError)):
+                rename(index, old, "New")
+        check_account(index)
+
+
 def test_refused_renames(tmp_path: Path) -> None:
     with index_of(tmp_path) as index:
         create(index, "a")
