@@ -77,7 +77,7 @@ def test_what_precedes_a_message(text: bytes, message: AppendMessage) -> None:
         (b"x {99999999999999999999}", b"NO [TOOBIG] Message is larger than 1000 octets"),
         (b"x{3}", BAD + b"Invalid arguments"),
         (b"x (\\Recent) {3}", BAD + b"Invalid system flag \\Recent"),
-        (b'x "1-Jan-2024 00:00:00 +0000" {3}', BAD + b"Invalid internal date"),
+        (b'x "001-Jan-2024 00:00:00 +0000" {3}', BAD + b"Invalid internal date"),
         (b'x "01-Jan-2024 25:00:00 +0000" {3}', BAD + b"Invalid internal date"),
         (b'x "01-Jan-2024 00:00:00 +2400" {3}', BAD + b"Invalid internal date"),
         (b"x () () {3}", BAD + b"Invalid arguments"),

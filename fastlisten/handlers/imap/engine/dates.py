@@ -19,8 +19,10 @@ _NUMBERS = {name.upper().encode("ascii"): number for number, name in enumerate(_
 _WRITTEN = tuple(name.encode("ascii") for name in ("", *_MONTHS))
 
 _DATE = re.compile(rb'("?)([0-9]{1,2})-([A-Za-z]{3})-([0-9]{4})\1(?=[ )]|\Z)')
+# A day of one digit needs a space before it, which the mail programs of iOS 18.3 and of Outlook for
+# Android leave out; nothing else can be meant.
 _DATE_TIME = re.compile(
-    rb'"([ 0-9][0-9])-([A-Za-z]{3})-([0-9]{4}) '
+    rb'"([ 0-9]?[0-9])-([A-Za-z]{3})-([0-9]{4}) '
     rb'([0-9]{2}):([0-9]{2}):([0-9]{2}) ([+-])([0-9]{2})([0-9]{2})"'
 )
 

@@ -59,6 +59,9 @@ _ATTRIBUTES: dict[bytes, FetchItem] = {
     b"RFC822": Section(b"RFC822"),
     b"RFC822.HEADER": Section(b"RFC822.HEADER", text="HEADER", peek=True),
     b"RFC822.TEXT": Section(b"RFC822.TEXT", text="TEXT"),
+    # Of RFC 1730, and RFC 2060 has them no more; Outlook asks for them still.
+    b"RFC822.PEEK": Section(b"RFC822", peek=True),
+    b"RFC822.TEXT.PEEK": Section(b"RFC822.TEXT", text="TEXT", peek=True),
 }
 
 _FAST: tuple[FetchItem, ...] = ("FLAGS", "INTERNALDATE", "RFC822.SIZE")
