@@ -57,7 +57,8 @@ def write_port(data: str, port: int) -> None:
 async def serve(data: str, tls: bool) -> None:
     """Serve until standard input ends."""
     named: dict[str, Any] = {"max_connections": CONNECTIONS, "data_directory": data}
-    imap = testing.serve(ClearImapHandler, tls="implicit" if tls else None, **named)
+    many: dict[str, Any] = {"sessions-per-user": None}  # all clients come from one address
+    imap = testing.serve(ClearImapHandler, tls="implicit" if tls else None, options=many, **named)
     async with imap as at, testing.serve("lmtp", **named) as lmtp:
         write_port(data, lmtp.port)
         await until_told(at.port)

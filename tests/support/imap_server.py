@@ -141,9 +141,10 @@ class ImapServer:
         client.login(ADDRESS, PASSWORD)
         return client
 
-    def connect(self) -> Lines:
-        """Return a client that has been greeted."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+    def connect(self, source: str = "127.0.0.1") -> Lines:
+        """Return a client, at an address of this host, that has been greeted."""
+        address = ("127.0.0.1", self.port)
+        connection = socket.create_connection(address, PATIENCE, (source, 0))
         assert self.handler is not None
         if self.handler.settings.tls_implicit:
             connection = self.encrypt(connection)

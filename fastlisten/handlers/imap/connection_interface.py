@@ -98,6 +98,17 @@ class Services(Protocol):
     def admits(self, login: Login) -> bool:
         """Return whether a user who has logged in could still do so."""
 
+    def admit_session(self, login: Login, peer: str) -> str:
+        """Count a session of an account; return which limit refuses it, empty if none does.
+
+        Args:
+            login: the account.
+            peer: the client's address, empty on a Unix socket.
+        """
+
+    def end_session(self, login: Login, peer: str) -> None:
+        """Count one less."""
+
     def open_account(self, login: Login) -> Account:
         """Return the mail of an account, for one session."""
 

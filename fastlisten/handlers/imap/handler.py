@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ClassVar
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
@@ -30,6 +30,7 @@ from fastlisten.mail.logins.logins import Logins
 from fastlisten.mail.store.interface import Account
 from fastlisten.mail.store.open_accounts import OpenAccounts
 from fastlisten.mail.store.special_folders import ROLES
+from fastlisten.mail.user_sessions import user_sessions
 
 __all__ = ["ImapHandler"]
 
@@ -146,6 +147,34 @@ class ImapHandler(Handler):
         """Return whether a user who has logged in could still do so; True if nobody knows."""
         roster = self.office.accounts.roster
         return roster is None or roster.admits(login)
+
+    def admit_session(self, login: Login, peer: str) -> str:
+        """Count a session of an account; return which limit refuses it, empty if none does."""
+        counted: list[str] = []
+        for whose, most, text in self._sessions_of(login, peer):
+            if not user_sessions().take(whose, most):
+                for other in counted:
+                    user_sessions().give(other)
+                return text
+            counted.append(whose)
+        return ""
+
+    def end_session(self, login: Login, peer: str) -> None:
+        """Count one less."""
+        for whose, _, _ in self._sessions_of(login, peer):
+            user_sessions().give(whose)
+
+    def _sessions_of(self, login: Login, peer: str) -> Iterator[tuple[str, int, str]]:
+        """Yield what a session is counted by: the name, the limit, and the text of a refusal."""
+        rules = self.rules
+        if rules.sessions_per_user and peer:
+            most = rules.sessions_per_user
+            text = f"user+IP exceeded (imap.sessions-per-user={most})"
+            yield f"imap {login.name} {peer}", most, text
+        if rules.sessions_per_account:
+            most = rules.sessions_per_account
+            text = f"user exceeded (imap.sessions-per-account={most})"
+            yield f"imap {login.name}", most, text
 
     def open_account(self, login: Login) -> Account:
         """Return the mail of an account, for one session."""

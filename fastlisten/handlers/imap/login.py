@@ -67,7 +67,7 @@ async def log_in(
     """Return the account that a name and its password are of.
 
     Raises:
-        Rejected: they are wrong, or cannot be verified now.
+        Rejected: they are wrong, cannot be verified now, or the account has too many sessions.
     """
     try:
         account = await services.logins.check(
@@ -85,5 +85,10 @@ async def log_in(
     if account is None:
         services.session_log.counts.login("failed")
         raise Rejected(_FAILED, codes.AUTHENTICATIONFAILED)
+    refused = services.admit_session(account, info.peer)
+    if refused:
+        text = f"Maximum number of connections from {refused}"
+        services.session_log.login_deferred(connection.log_context(), text)
+        raise Rejected(text, codes.LIMIT)
     services.session_log.logged_in(connection.log_context(), account.name)
     return account

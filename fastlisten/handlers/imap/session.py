@@ -141,6 +141,7 @@ class Session(SessionState):
         if self.login is not None and self.account is not None:
             self.account = None
             self.services.close_account(self.login)
+            self.services.end_session(self.login, self.info.peer)
 
     def disconnected(self) -> None:
         """Drop everything, the connection too: it is lost.

@@ -92,7 +92,11 @@ async def _log_in(session: SessionState, credentials: Credentials) -> None:
     services = session.services
     login = await log_in(credentials, session.client(), session.info, services)
     session.dialogue = None
-    session.account = services.open_account(login)
+    try:
+        session.account = services.open_account(login)
+    except BaseException:
+        services.end_session(login, session.info.peer)
+        raise
     session.login = login
     session.client().idle_time = 0.0
     session.engine.ok("Logged in", codes.capability(session.capabilities()))

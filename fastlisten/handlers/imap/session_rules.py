@@ -31,6 +31,8 @@ class SessionRules:
         id_log: fields of ID to log.
         login_attempts: failed logins after which a connection is closed.
         commands_before_login: commands after which it is closed if nobody has logged in.
+        sessions_per_user: that an account may have from one address, 0 for any number.
+        sessions_per_account: that it may have from all, 0 for any number.
         timeout_before_login: seconds that a client may be silent who has not logged in.
         idle_keep_alive: seconds between two notices in IDLE that we are still here, 0 for none.
     """
@@ -41,6 +43,8 @@ class SessionRules:
     id_log: tuple[str, ...]
     login_attempts: int
     commands_before_login: int
+    sessions_per_user: int
+    sessions_per_account: int
     timeout_before_login: float
     idle_keep_alive: float
 
@@ -65,6 +69,8 @@ def session_rules(options: Mapping[str, Any]) -> SessionRules:
         id_log=options["id-log"],
         login_attempts=options["login-attempts"],
         commands_before_login=options["max-commands-before-login"],
+        sessions_per_user=options["sessions-per-user"] or 0,
+        sessions_per_account=options["sessions-per-account"] or 0,
         timeout_before_login=options["timeout-before-login"],
         idle_keep_alive=options["idle-keep-alive"] or 0.0,
     )

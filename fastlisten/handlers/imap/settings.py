@@ -9,6 +9,7 @@ from __future__ import annotations
 from fastlisten.handlers.imap.capabilities import CAN_BE_DISABLED
 from fastlisten.handlers.imap.checks import check_imap
 from fastlisten.handlers.protocol import Protocol
+from fastlisten.mail.user_sessions import WIDTH
 from fastlisten.option import Option
 
 __all__ = ["IMAP"]
@@ -120,6 +121,27 @@ _BOUNDS: tuple[Option, ...] = (
 )
 
 _SESSIONS: tuple[Option, ...] = (
+    Option(
+        key="sessions-per-user",
+        kind="integer",
+        default=10,
+        minimum=1,
+        maximum=WIDTH,
+        unit="sessions",
+        extra={"optional": True},
+        text="The most sessions that an account may have from one address, over all workers and "
+        "imap listeners; further logins get `NO [LIMIT]`. Clients on a Unix socket have none.",
+    ),
+    Option(
+        key="sessions-per-account",
+        kind="integer",
+        default=None,
+        minimum=1,
+        maximum=WIDTH,
+        unit="sessions",
+        extra={"optional": True},
+        text="The most sessions that an account may have from all addresses, likewise.",
+    ),
     Option(
         key="idle-keep-alive",
         kind="duration",

@@ -2,7 +2,6 @@
 
 relay                a listener's relay: settings, TLS, limits on sessions
 relay_delivery       one message for the relay, and for mailboxes here
-  user_sessions      how many sessions each user has, over all workers
   session            one session, for one message: what is said, and what the replies mean
     session_start    connect, EHLO, STARTTLS, AUTH
     extensions       what a message needs of the relay's extensions

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from fastlisten.addresses import is_loopback, with_port
 from fastlisten.errors import SettingError
 from fastlisten.files import read_file
-from fastlisten.mail.relay.user_sessions import UserSessions
+from fastlisten.mail.user_sessions import UserSessions
 
 __all__ = ["SESSIONS", "SESSIONS_OF_USER", "Relay", "RelaySettings", "relay_of", "share_sessions"]
 
@@ -66,7 +66,7 @@ def share_sessions(places: SharedPlaces | None, users: UserSessions | None = Non
 
     Args:
         places: of `SESSIONS`; None to count no longer.
-        users: with `SESSIONS_OF_USER` for each; None to count no longer.
+        users: of users; None to count no longer.
     """
     global _shared, _shared_users
     _shared, _shared_users = places, users
@@ -213,7 +213,9 @@ class Relay:
         """Tell whether a user may have another session, and count it for other workers."""
         if self._users[user] >= SESSIONS_OF_USER:
             return False
-        return _shared_users is None or _shared_users.take(f"{user} {self.settings}")
+        return _shared_users is None or _shared_users.take(
+            f"{user} {self.settings}", SESSIONS_OF_USER
+        )
 
     def _forget(self, user: str) -> None:
         self._users[user] -= 1

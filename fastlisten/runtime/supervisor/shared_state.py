@@ -38,7 +38,7 @@ class WorkerStart:
         arena: to join.
         channel: to the supervisor.
         relay_row: the row of the arena that counts sessions with relays.
-        relay_users: a file whose locks count those of each user.
+        user_sessions: a file whose locks count the sessions of each user.
         login_row: the row of the arena that counts verifications of passwords.
         login_key: a secret of all workers for digests of wrong passwords.
         workers: how many there are.
@@ -50,7 +50,7 @@ class WorkerStart:
     arena: Arena
     channel: Channel
     relay_row: int
-    relay_users: int
+    user_sessions: int
     login_row: int
     login_key: bytes = field(repr=False)
     workers: int
@@ -76,7 +76,7 @@ class SharedState:
         self._lost: set[int] = set()
         self._arena: Arena | None = None
         self._relay_row = 0
-        self._relay_users = -1
+        self._user_sessions = -1
         self._login_row = 0
         self._login_key = secrets.token_bytes(32)
 
@@ -105,7 +105,7 @@ class SharedState:
         self.sockets = self.plan.bind(workers)
         self._arena = self.plan.make_arena(members)
         self._relay_row = self._arena.add_row(SESSIONS)
-        self._relay_users = os.memfd_create("fastlisten-relay-users", os.MFD_CLOEXEC)
+        self._user_sessions = os.memfd_create("fastlisten-user-sessions", os.MFD_CLOEXEC)
         self._login_row = self._arena.add_row(shared_verifications(self._workers))
 
     def adopt(self, plan: Plan, sockets: list[BoundSocket]) -> None:
@@ -143,8 +143,8 @@ class SharedState:
     def close(self) -> None:
         """Close everything but the shared memory, which ends with its last process."""
         close_all(self.sockets)
-        if self._relay_users >= 0:
-            os.close(self._relay_users)
+        if self._user_sessions >= 0:
+            os.close(self._user_sessions)
 
     def start_of(self, number: int, channel: Channel) -> WorkerStart:
         """Return what a worker needs, in its process, which has just been forked."""
@@ -160,7 +160,7 @@ class SharedState:
             self.arena,
             channel,
             self._relay_row,
-            self._relay_users,
+            self._user_sessions,
             self._login_row,
             self._login_key,
             self._workers,
@@ -175,7 +175,7 @@ class SharedState:
             "arena": [self.arena.fd, self.arena.wakeups],
             "rows": self.plan.rows_state(),
             "relay-row": self._relay_row,
-            "relay-users": self._relay_users,
+            "relay-users": self._user_sessions,
             "login-row": self._login_row,
             "login-key": self._login_key.hex(),
             "sockets": [state_of(one, binds[one.listener]) for one in self.sockets],
@@ -185,7 +185,7 @@ class SharedState:
     def descriptors(self) -> list[int]:
         """Return the descriptors in `state`."""
         sockets = [one.sock.fileno() for one in self.sockets]
-        return [self.arena.fd, *self.arena.wakeups, self._relay_users, *sockets]
+        return [self.arena.fd, *self.arena.wakeups, self._user_sessions, *sockets]
 
     def take_over(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` has returned in a former program.
@@ -200,7 +200,7 @@ class SharedState:
         self._arena = Arena.attach(fd, wakeups)
         self.plan.take_rows(state["rows"], self._arena)
         self._relay_row = state["relay-row"]
-        self._relay_users = state["relay-users"]
+        self._user_sessions = state["relay-users"]
         self._login_row = state["login-row"]
         self._login_key = bytes.fromhex(state["login-key"])
         listeners = {one.id: one for one in self.plan.config.listeners}

@@ -21,8 +21,8 @@ from typing import Any
 from fastlisten.config import Config
 from fastlisten.log_events import log
 from fastlisten.mail.logins.logins import share_logins
-from fastlisten.mail.relay.relay import SESSIONS_OF_USER, share_sessions
-from fastlisten.mail.relay.user_sessions import UserSessions
+from fastlisten.mail.relay.relay import share_sessions
+from fastlisten.mail.user_sessions import share_user_sessions, user_sessions
 from fastlisten.runtime.listening_lines import listening_lines
 from fastlisten.runtime.signal_actions import handle_signals
 from fastlisten.runtime.sockets.bound_socket import close_all
@@ -119,7 +119,8 @@ class WorkerServer:
             self._member = self._start.arena.join()
             start, arena = self._start, self._start.arena
             places = arena.places(start.relay_row, self._member)
-            share_sessions(places, UserSessions(start.relay_users, SESSIONS_OF_USER))
+            share_user_sessions(start.user_sessions)
+            share_sessions(places, user_sessions())
             slots = arena.places(start.login_row, self._member)
             share_logins(self._penalties, self._logins.cache, slots, start.workers)
             self._logins.begin()

@@ -20,7 +20,7 @@ from fastlisten.mail.relay import relay as relays
 from fastlisten.mail.relay.relay import SESSIONS_OF_USER, Relay, RelaySettings, share_sessions
 from fastlisten.mail.relay.relay_error import RelayError
 from fastlisten.mail.relay.session import RelaySession
-from fastlisten.mail.relay.user_sessions import UserSessions
+from fastlisten.mail.user_sessions import UserSessions
 
 pytestmark = [MAY_HAVE_THREADS, pytest.mark.usefixtures("descriptors_back")]
 
@@ -32,7 +32,7 @@ CAROL = EnvelopeRecipient(parse_mailbox("carol@elsewhere.example"))
 def locks() -> Iterator[int]:
     """Share the sessions of users with other processes; yield the file."""
     file = os.memfd_create("test", os.MFD_CLOEXEC)
-    share_sessions(None, UserSessions(file, SESSIONS_OF_USER))
+    share_sessions(None, UserSessions(file))
     yield file
     share_sessions(None)
     os.close(file)
@@ -40,11 +40,14 @@ def locks() -> Iterator[int]:
 
 def free(file: int, relay: Relay) -> int:
     """Return how many sessions another process could have for the user."""
-    others = UserSessions(file, SESSIONS_OF_USER)
+    others = UserSessions(file)
     user = f"{ALICE} {relay.settings}"
 
     def is_free(number: int) -> bool:
-        return exit_status(lambda: all(others.take(user) for _ in range(number))) == 0
+        return (
+            exit_status(lambda: all(others.take(user, SESSIONS_OF_USER) for _ in range(number)))
+            == 0
+        )
 
     return max(number for number in range(SESSIONS_OF_USER + 1) if is_free(number))
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from support.forked import Child
 
-from fastlisten.mail.relay.user_sessions import UserSessions
+from fastlisten.mail.user_sessions import UserSessions
 
 MOST = 3
 ALICE, BOB = "alice@example.org", "bob@example.org"
@@ -30,34 +30,35 @@ def worker(file: int) -> Child:
     """Return another process, which answers `take` and `give`."""
 
     def body(channel: socket.socket) -> None:
-        sessions = UserSessions(file, MOST)
+        sessions = UserSessions(file)
         while text := channel.recv(65536):
             command, user = json.loads(text)
-            answer = getattr(sessions, command)(user)
+            more = (MOST,) if command == "take" else ()
+            answer = getattr(sessions, command)(user, *more)
             channel.send(json.dumps(answer).encode())
 
     return Child(body, keep=(file,))
 
 
 def test_sessions_of_one_process(file: int) -> None:
-    sessions = UserSessions(file, MOST)
-    assert [sessions.take(ALICE) for _ in range(MOST + 1)] == [True] * MOST + [False]
-    assert sessions.take(BOB)
+    sessions = UserSessions(file)
+    assert [sessions.take(ALICE, MOST) for _ in range(MOST + 1)] == [True] * MOST + [False]
+    assert sessions.take(BOB, MOST)
     sessions.give(ALICE)
-    assert sessions.take(ALICE)
-    assert not sessions.take(ALICE)
+    assert sessions.take(ALICE, MOST)
+    assert not sessions.take(ALICE, MOST)
     for _ in range(MOST + 1):  # one more than it has
         sessions.give(ALICE)
-    assert [sessions.take(ALICE) for _ in range(MOST + 1)] == [True] * MOST + [False]
+    assert [sessions.take(ALICE, MOST) for _ in range(MOST + 1)] == [True] * MOST + [False]
 
 
 def test_sessions_of_all_processes(file: int) -> None:
-    sessions = UserSessions(file, MOST)
+    sessions = UserSessions(file)
     with worker(file) as one, worker(file) as other:
         assert one.ask("take", ALICE)
-        assert sessions.take(ALICE)
+        assert sessions.take(ALICE, MOST)
         assert other.ask("take", ALICE)
-        assert not sessions.take(ALICE)
+        assert not sessions.take(ALICE, MOST)
         assert not one.ask("take", ALICE)
         assert one.ask("take", BOB)
         one.ask("give", ALICE)
@@ -65,13 +66,31 @@ def test_sessions_of_all_processes(file: int) -> None:
         assert not one.ask("take", ALICE)
         sessions.give(ALICE)
         assert one.ask("take", ALICE)
-        assert not sessions.take(ALICE)
+        assert not sessions.take(ALICE, MOST)
 
 
 def test_sessions_of_a_process_that_is_killed_are_free(file: int) -> None:
-    sessions = UserSessions(file, MOST)
+    sessions = UserSessions(file)
     with worker(file) as one:
         assert [one.ask("take", ALICE) for _ in range(MOST)] == [True] * MOST
-        assert not sessions.take(ALICE)
+        assert not sessions.take(ALICE, MOST)
         one.kill()
-        assert [sessions.take(ALICE) for _ in range(MOST + 1)] == [True] * MOST + [False]
+        assert [sessions.take(ALICE, MOST) for _ in range(MOST + 1)] == [True] * MOST + [False]
+
+
+def test_one_process_needs_no_file() -> None:
+    sessions = UserSessions()
+    assert [sessions.take(ALICE, MOST) for _ in range(MOST + 1)] == [True] * MOST + [False]
+    sessions.give(ALICE)
+    assert sessions.take(ALICE, MOST)
+    assert not sessions.take(ALICE, MOST)
+
+
+def test_a_smaller_number_counts_those_that_are_there(file: int) -> None:
+    """As after a reload."""
+    sessions = UserSessions(file)
+    assert [sessions.take(ALICE, MOST) for _ in range(MOST)] == [True] * MOST
+    sessions.give(ALICE)
+    assert not sessions.take(ALICE, MOST - 1)
+    sessions.give(ALICE)
+    assert sessions.take(ALICE, MOST - 1)
