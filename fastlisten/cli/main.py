@@ -30,7 +30,7 @@ __all__ = ["main"]
 _FAILED = 1
 
 #: What `account` does with mail, and not with the accounts file.
-_MAIL_ACTIONS = ("folders", "usage", "rebuild")
+_MAIL_ACTIONS = ("backup", "folders", "rebuild", "restore", "usage")
 
 #: It cannot even start.
 _NO_START = 3
@@ -136,6 +136,22 @@ def _account_parser(account: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="list all accounts and their aliases")
     folders = actions.add_parser("folders", help="list the folders of an account")
     usage = actions.add_parser("usage", help="show how much mail accounts have, and their quotas")
+    backup = actions.add_parser("backup", help="copy the mail of an account, also while it is used")
+    backup.add_argument("name", metavar="ADDRESS", help="the account's address")
+    backup.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a new file if it ends with .tar, otherwise a new or empty directory; -: standard "
+        "output",
+    )
+    restore = actions.add_parser("restore", help="make the mail of an account from a backup")
+    restore.add_argument("name", metavar="ADDRESS", help="the account's address")
+    restore.add_argument(
+        "source", metavar="SOURCE", help="a tar archive or a directory; -: standard input"
+    )
+    restore.add_argument(
+        "--force", action="store_true", help="replace the mail that is there, which is kept aside"
+    )
     rebuild = actions.add_parser("rebuild", help="make the index of an account's mail again")
     usage.add_argument("name", nargs="?", default="", metavar="ADDRESS", help="only this account")
     for one in (folders, usage):
@@ -158,7 +174,10 @@ def _account_parser(account: argparse.ArgumentParser) -> None:
         help="another address: al@example.org, or @example.org for the whole domain",
     )
     remove.add_argument("--delete-mail", action="store_true", help="delete its mail, too")
-    for one in (add, passwd, alias, remove, listing, folders, usage, rebuild):
+    for one in (
+        *(add, passwd, alias, remove, listing),
+        *(folders, usage, rebuild, backup, restore),
+    ):
         one.add_argument(
             "--config",
             metavar="FILE",
@@ -373,6 +392,14 @@ def _act_on_mail(given: argparse.Namespace, config: Config, file: str) -> int:
             account_mail.folders(given.name, place, sys.stdout, as_json=given.json)
         elif given.action == "usage":
             account_mail.usage(given.name, place, sys.stdout, as_json=given.json)
+        elif given.action == "backup":
+            from fastlisten.cli import account_backup
+
+            account_backup.backup(given.name, given.target, place, sys.stdout)
+        elif given.action == "restore":
+            from fastlisten.cli import account_backup
+
+            account_backup.restore(given.name, given.source, place, sys.stdout, force=given.force)
         else:
             account_mail.rebuild(given.name, place, sys.stdout)
 

@@ -17,6 +17,8 @@ from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store import absorb, files, folders, special_folders
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.append import Appending
+from fastlisten.mail.store.backup import back_up
+from fastlisten.mail.store.backup_forms import DirectorySink, DirectorySource
 from fastlisten.mail.store.copying import copy, move
 from fastlisten.mail.store.expunge import expunge
 from fastlisten.mail.store.files import Listing
@@ -25,6 +27,7 @@ from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import Flag, FolderNotFoundError, StoreMode
 from fastlisten.mail.store.pending import box_of
 from fastlisten.mail.store.rebuild import rebuild
+from fastlisten.mail.store.restore import restore
 from fastlisten.mail.store.special_folders import ROLES
 from support.mail_store import (
     check_account,
@@ -434,3 +437,55 @@ class Rebuild(Changes):
             if now != self.before:
                 assert not set(now) & set(self.before)
                 assert min(now) > max(self.before)
+
+
+class Restore(Changes):
+    """A backup is put back: the account is what it was before, or what is in the backup."""
+
+    def prepare(self, place: str) -> None:
+        root = f"{place}/mail/alice"
+        super().prepare(root)
+        with index_of(root) as index:
+            os.mkdir(f"{place}/backup")
+            fd = os.open(f"{place}/backup", os.O_RDONLY)
+            sink = DirectorySink(fd)
+            back_up(index, sink)
+            sink.close()
+            os.close(fd)
+            expunge(index, inbox(index).id)
+            deliver(index.maildir, b"later", "5.a")
+            look(index, inbox(index).id)
+
+    def work(self, place: str, tell: Tell) -> None:
+        fd = os.open(f"{place}/backup", os.O_RDONLY)
+        restore(f"{place}/mail/alice", DirectorySource(fd), force=True)
+        tell("true")
+
+    def check(self, place: str, told: list[str], finished: bool) -> None:
+        assert told or not finished
+        later: Contents = {2: BOX[2], 4: BOX[4], 5: (b"later", 0, "")}
+        root = f"{place}/mail/alice"
+        with index_of(root) as index:
+            settle(index)
+            work = folders.find(index, "Work").id
+            found = contents_of(index, inbox(index).id)
+            assert found == BOX if told else found in (BOX, later)
+            assert contents_of(index, work) == WORK
+            deliver(index.maildir, b"new", "6.a")
+            settle(index)
+            (last,) = contents_of(index, inbox(index).id).keys() - found.keys()
+            assert last > 1_000_000 if found == BOX else last == 6
+        # Whatever happened, it can be done again, and what there was is not lost.
+        fd = os.open(f"{place}/backup", os.O_RDONLY)
+        restore(root, DirectorySource(fd), force=True)
+        os.close(fd)
+        with index_of(root) as index:
+            settle(index)
+            assert contents_of(index, inbox(index).id) == BOX
+        asides = [name for name in os.listdir(f"{place}/mail") if name.startswith(".")]
+        assert all(name.startswith(".replaced-") for name in asides)
+        texts = set()
+        for name in asides:
+            for message in Maildir(f"{place}/mail/{name}").messages():
+                texts.add(Maildir(f"{place}/mail/{name}").read(message))
+        assert {b"later", b"new"} <= texts

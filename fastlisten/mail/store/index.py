@@ -315,6 +315,18 @@ class Index:
             sync_directory(self.maildir.path)
             self._reopen()
 
+    def copy_into(self, path: str) -> None:
+        """Copy the index into a new file, under the lock.
+
+        Raises:
+            OSError: it cannot be written.
+            sqlite3.Error: the index is damaged, or cannot be read.
+        """
+        with self._uses:
+            if not index_snapshot.copy_into(self._db, path):
+                self.suspect = True
+                raise sqlite3.DatabaseError(f"{self._path} is damaged; it is made again when used")
+
     @contextlib.contextmanager
     def transaction(self, *, sync: bool = False) -> Iterator[sqlite3.Connection]:
         """Change the index, under the lock: all of it or nothing.

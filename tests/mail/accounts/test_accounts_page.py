@@ -17,6 +17,7 @@ from fastlisten.cli.main import main
 from fastlisten.mail.accounts import accounts_file, passwords
 from fastlisten.mail.accounts.roster import Roster
 from fastlisten.mail.logins import failed_names, login_cache, logins, penalties, verification_queue
+from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import STALE_AFTER
 from fastlisten.runtime.supervisor.login_penalties import LONGEST_ATTEMPT
 from fastlisten.runtime.supervisor.remote_penalties import ANSWER_SECONDS, SILENCE
@@ -48,7 +49,8 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(passwords, "DEFAULT", passwords.Argon2Parameters(8, 1, 1, 16, 32))
     lines = re.findall(r"^    fastlisten (account .*)$", PAGE, re.MULTILINE)
-    assert len(lines) == 11
+    assert len(lines) == 13
+    Maildir(str(tmp_path / "fastlisten" / "mail" / "alice@example.org")).prepare()
     removed = False
     for line in lines:
         words = line.partition("#")[0].partition("<")[0].split()

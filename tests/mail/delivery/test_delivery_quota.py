@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import shutil
@@ -113,6 +114,21 @@ async def test_what_others_put_in_and_take_away_counts(office: PostOffice) -> No
             break
         await asyncio.sleep(0.02)
     assert count(office, ALICE) == 1
+
+
+@in_office
+async def test_the_lock_is_held_while_a_message_is_moved(office: PostOffice) -> None:
+    office.quota = Quota(None, 5)
+    box, room = office.maildir(ALICE), office.room(ALICE)
+    assert room is not None
+    box.prepare()
+    Path(box.tmp, "name").write_bytes(MESSAGE)
+    with room.taken(f"{box.tmp}/name"):
+        fd = os.open(f"{box.path}/index.lock", os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(fd)
 
 
 @in_office

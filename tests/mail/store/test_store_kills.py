@@ -24,11 +24,12 @@ SCENARIOS = {
     "Import": 100,
     "Lost": 60,
     "Rebuild": 60,
+    "Restore": 60,
 }
 
 
 #: Those that take longest: a whole index is made again after each kill.
-LONG = ("First", "Lost", "NewAccount", "Import", "Rebuild")
+LONG = ("First", "Lost", "NewAccount", "Import", "Rebuild", "Restore")
 
 
 @pytest.mark.parametrize(
