@@ -106,7 +106,8 @@ def test_3_2_5_2_sequence_match_data(reader: Lines, client: Lines, box: str) -> 
 
 
 @pytest.mark.parametrize(
-    "wrong", ["(QRESYNC ())", "(QRESYNC (1))", "(QRESYNC (0 1))", "(QRESYNC (1 1 * (1 1)))",  "(QRESYNC 1 1)"]
+    "wrong", ["(QRESYNC ())", "(QRESYNC (1))", "(QRESYNC (0 1))", "(QRESYNC (1 1 * (1 1)))",
+              "(QRESYNC 1 1)"]
 )  # fmt: skip
 def test_3_2_5_syntax(reader: Lines, box: str, wrong: str) -> None:
     expect(reader, f"SELECT {box} {wrong}", "BAD ...")
