@@ -13,8 +13,8 @@ import pytest
 from support.imap_server import MESSAGE, ImapServer, Lines, serve_imap
 from support.waiting import until
 
-from fastlisten.mail.store.account import MaildirAppend
 from fastlisten.mail.store.interface import StoreFullError
+from fastlisten.mail.store.maildir_streams import MaildirAppend
 
 
 @pytest.fixture

@@ -192,7 +192,6 @@ def test_many_changes_are_said_in_pieces(
     server: ImapServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selected_mailbox, "SAID_AT_ONCE", 2)
-    monkeypatch.setattr(selected_mailbox, "AT_ONCE", 2)
     first, second = server.lines("INBOX"), server.lines("INBOX")
     told = [b"* %d FETCH (FLAGS (\\Seen))" % number for number in range(1, 6)]
     assert second.ok("STORE 1:* +FLAGS (\\Seen)") == told

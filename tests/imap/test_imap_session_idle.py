@@ -13,7 +13,6 @@ import pytest
 from support.imap_server import ADDRESS, MESSAGE, ImapServer, Lines, serve_imap
 
 from fastlisten.mail.accounts.roster import Account
-from fastlisten.mail.store import open_accounts
 
 
 @pytest.fixture
@@ -59,16 +58,6 @@ def test_delivery_is_told(server: ImapServer) -> None:
     assert done(client)[-1] == b"OK Idle completed."
 
 
-def test_what_other_processes_do_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_accounts, "SWEEP", 0.05)
-    with serve_imap(tmp_path) as server:
-        client = server.lines("INBOX")
-        idle(client)
-        server.deliver()
-        assert client.response() == b"* 1 EXISTS"
-        assert done(client)[-1] == b"OK Idle completed."
-
-
 def test_what_happened_before_is_told_first(server: ImapServer) -> None:
     client = server.lines("INBOX")
     server.deliver()
@@ -100,19 +89,6 @@ def test_mailbox_is_deleted_meanwhile(server: ImapServer) -> None:
     idle(first)
     second.ok("DELETE Work")
     assert first.stream.read() == b"* BYE Selected mailbox was deleted, have to disconnect\r\n"
-
-
-def test_nothing_is_watched_afterwards(server: ImapServer) -> None:
-    first, second = server.lines("INBOX"), server.lines("INBOX")
-    assert server.handler is not None
-    subscriptions = server.handler.office.subscriptions
-    idle(first)
-    idle(second)
-    assert len(subscriptions) == 2
-    done(first)
-    second.send(b"DONE\r\nl LOGOUT\r\n")
-    second.stream.read()
-    assert len(subscriptions) == 0
 
 
 def test_idle_client_is_no_reason_to_wait(tmp_path: Path) -> None:

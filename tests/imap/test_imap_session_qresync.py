@@ -178,7 +178,7 @@ def test_too_long_ago(server: ImapServer, monkeypatch: pytest.MonkeyPatch) -> No
             found.cursor, found.uidnext, found.arrived, found.changed, (), complete=False
         )
 
-    monkeypatch.setattr("fastlisten.mail.store.account.changes", forgetful)
+    monkeypatch.setattr("fastlisten.mail.store.maildir_folder.changes", forgetful)
     answers = client.ok(f"SELECT INBOX (QRESYNC ({cache.uidvalidity} {cache.modseq}))")
     assert b"* VANISHED (EARLIER) 2,4:5" in answers
     client.ok("UNSELECT")

@@ -7,7 +7,6 @@ right. What a session takes (accounts, notices, tasks) is counted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, cast
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
@@ -60,9 +59,6 @@ class DirectHandler(ImapHandler):
 
     def close_account(self, login: Login) -> None:
         self.opened -= 1
-
-    def watch_deliveries(self, login: Login, callback: Callable[[], None]) -> Callable[[], None]:
-        return lambda: None
 
     def connect(self, limit: int = 1 << 62) -> DirectTransport:
         """Return the transport of a new session.

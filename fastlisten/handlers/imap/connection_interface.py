@@ -7,7 +7,7 @@ ImapHandler (handler.py) provides `Services`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from fastlisten.handlers.base import HandlerSettings
@@ -114,9 +114,6 @@ class Services(Protocol):
 
     def close_account(self, login: Login) -> None:
         """End the use by one session."""
-
-    def watch_deliveries(self, login: Login, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back after deliveries to an account; return what ends that."""
 
     def run_to_its_end(self, work: Coroutine[Any, Any, None] | asyncio.Task[None]) -> None:
         """Run something that has to be done though the client has gone."""

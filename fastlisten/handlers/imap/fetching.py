@@ -174,15 +174,19 @@ class _Fetch:
                 self.missing = True
             if self._since is not None:
                 columns = _changed(columns, self._since)
-            # Those that are recent are the last ones.
-            recent = bisect_left(columns.uids, self._folder.first_recent)
-            self._send_flags(piece.start, columns, 0, recent)
-            self._send_flags(piece.start, columns, recent, len(columns.uids))
+            uids, place = columns.uids, 0
+            for one in self._folder.recent:
+                start, stop = bisect_left(uids, one.start), bisect_left(uids, one.stop)
+                self._send_flags(piece.start, columns, range(place, start), recent=False)
+                self._send_flags(piece.start, columns, range(start, stop), recent=True)
+                place = stop
+            self._send_flags(piece.start, columns, range(place, len(uids)), recent=False)
             await self._connection.flush()
 
-    def _send_flags(self, first: int, columns: Columns, start: int, stop: int) -> None:
-        if start == stop:
+    def _send_flags(self, first: int, columns: Columns, places: range, *, recent: bool) -> None:
+        if not places:
             return
+        start, stop = places.start, places.stop
         uids, flags = columns.uids[start:stop], columns.flags[start:stop]
         others = {}
         # Before anything is written, because new keywords are said first.
@@ -195,7 +199,7 @@ class _Fetch:
             fetch_flags(
                 first + start + 1,
                 flags,
-                written_forms(recent=uids[0] >= self._folder.first_recent),
+                written_forms(recent=recent),
                 others,
                 uids if "UID" in self._items else None,
                 columns.modseqs[start:stop] if "MODSEQ" in self._items else None,

@@ -99,7 +99,7 @@ async def _select(session: SessionState, event: Select) -> None:
     folder = await session.mail().open(event.mailbox, read_only=event.read_only)
     try:
         mailbox = SelectedMailbox(folder, session.client())
-        await mailbox.greet()
+        mailbox.greet()
         if event.qresync is not None:
             await _resynchronise(session, mailbox, event.qresync)
     except BaseException:

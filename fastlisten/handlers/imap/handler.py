@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any, ClassVar
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
@@ -188,10 +188,6 @@ class ImapHandler(Handler):
         """End the use by one session."""
         assert self._accounts is not None
         self._accounts.release(self.office.maildir(login).path)
-
-    def watch_deliveries(self, login: Login, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back after deliveries to an account by this process."""
-        return self.office.subscribe(login.name, lambda _: callback())
 
     def run_to_its_end(self, work: Coroutine[Any, Any, None] | asyncio.Task[None]) -> None:
         """Run something that has to be done though the client has gone."""

@@ -198,7 +198,11 @@ class _Search:
             named = set(uids_of(places, mine))
             return [uid for uid in uids if uid in named]
         if isinstance(key, Recent):
-            return uids[bisect_left(uids, self._folder.first_recent) :]
+            return [
+                uid
+                for one in self._folder.recent
+                for uid in uids[bisect_left(uids, one.start) : bisect_left(uids, one.stop)]
+            ]
         if isinstance(key, Flagged):
             flag, bit = key.flag, bit_of(key.flag)
             if bit is not None:

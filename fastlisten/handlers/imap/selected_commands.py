@@ -26,12 +26,12 @@ from fastlisten.handlers.imap.session_state import Commands, SessionState, Work
 __all__ = ["SELECTED_COMMANDS"]
 
 
-def _noop(session: SessionState, _: Noop) -> Work:
-    return session.tell("NOOP completed.")
+def _noop(session: SessionState, _: Noop) -> Work | None:
+    return session.tell_at_once("NOOP completed.")
 
 
-def _check(session: SessionState, _: Check) -> Work:
-    return session.tell("Check completed.")
+def _check(session: SessionState, _: Check) -> Work | None:
+    return session.tell_at_once("Check completed.")
 
 
 async def _fetch(session: SessionState, event: Fetch) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, cast
 
@@ -83,12 +82,11 @@ class Session(SessionState):
         info: about the client.
     """
 
-    __slots__ = ("_early", "_failures", "_idle_left", "_news", "_task", "_unwatch")
+    __slots__ = ("_early", "_failures", "_idle_left", "_news", "_task")
 
     def __init__(self, services: Services, info: ConnectionInfo) -> None:
         super().__init__(services, info)
         self._task: asyncio.Task[None] | None = None
-        self._unwatch: list[Callable[[], None]] = []  # ends IDLE's notices
         self._news = False  # there was a notice that has not been looked into
         self._early = 0  # commands before login
         self._failures = 0  # of logins
@@ -205,7 +203,7 @@ class Session(SessionState):
             return self._begin_idle()
         if isinstance(event, IdleDone):
             self._end_idle()
-            return self.tell("Idle completed.")
+            return self.tell_at_once("Idle completed.")
         return _COMMANDS[type(event)](self, event)
 
     def _start(self, work: Work, event: Event | None) -> None:
@@ -265,10 +263,7 @@ class Session(SessionState):
         self._keep_alive()
         if self.mailbox is None or self.login is None:
             return
-        self._unwatch = [
-            self.mail().watch(self._noticed),
-            self.services.watch_deliveries(self.login, self._noticed),
-        ]
+        self.mailbox.folder.watch(self._noticed)
         await self.mailbox.tell(expunge=True)
 
     def _end_idle(self) -> None:
@@ -277,9 +272,8 @@ class Session(SessionState):
             self._idle_left = None
             if self.connection is not None:
                 self.connection.idle_time = 0.0
-        unwatch, self._unwatch = self._unwatch, []
-        for end in unwatch:
-            end()
+        if self.mailbox is not None:
+            self.mailbox.folder.watch(None)
 
     def _keep_alive(self) -> None:
         """Begin to say now and then that we are still here."""

@@ -117,6 +117,13 @@ class SessionState:
             await self.mailbox.tell(expunge=expunge, uid=uid)
         self.engine.ok(text, code)
 
+    def tell_at_once(self, text: str) -> Work | None:
+        """Say that a command is done; return what has to be done before, if there is something."""
+        if self.mailbox is None or self.mailbox.is_current():
+            self.engine.ok(text)
+            return None
+        return self.tell(text)
+
     def condstore_begins(self) -> None:
         """Say HIGHESTMODSEQ: the client has shown that it knows it (RFC 7162 3.1.2)."""
         self.condstore = True

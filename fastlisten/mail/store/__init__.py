@@ -6,8 +6,12 @@
 The one that keeps mail in Maildirs, with an index per account in SQLite:
 
     open_accounts  which accounts are open, shared by their sessions
-    account        implements the interface; everything below blocks, and runs in threads
-      folder_state   what sessions share about a folder, and what each of them sees
+      resources      what they share, and what is closed when there is too much
+      notices        what happens to files, from the kernel
+    account        implements the interface, with maildir_folder and maildir_streams
+      shared_folder  a folder in use: when it is looked at, and who is told
+        folder_state   what sessions share about a folder, and what each of them sees
+      index_use      the index in threads: everything below blocks, and runs there
     index          its connection, transactions, counter; power loss and restored copies
       schema       its tables
       account_lock   the lock under which everything is changed

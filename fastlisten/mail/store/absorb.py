@@ -133,7 +133,7 @@ def look(index: Index, folder: int, *, thorough: bool = False) -> Looked:
     looked.again = difference.uncertain or bool(difference.doubles)
     if difference.time and not looked.again:
         # If something was moved into cur/ its time is another one now, and the next look compares.
-        with index.locked(), index.transaction() as db:
+        with index.locked(), index.transaction(quiet=True) as db:
             db.execute("UPDATE folder SET seen_mtime = ? WHERE id = ?", (difference.time, folder))
     return looked
 
@@ -278,7 +278,7 @@ def _absorb(
         before = times_of(box)[1]
         for found, bits in move:
             _take_over(box, found, bits)
-        with index.transaction() as db:
+        with index.transaction(quiet=True) as db:
             db.execute(
                 "UPDATE folder SET seen_mtime = ? WHERE id = ? AND seen_mtime = ?",
                 (times_of(box)[1], folder, before),

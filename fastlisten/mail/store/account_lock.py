@@ -1,11 +1,13 @@
 """The one lock of an account: whoever changes its files or its index holds it.
 
 Rules of this file: blocking. flock(2) keeps processes apart and a mutex the threads of this one,
-which share a descriptor. A crash of its holder frees it.
+which share a descriptor. A crash of its holder frees it. The times of the file are when its holder
+last announced a change.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -51,6 +53,11 @@ class AccountLock:
     ) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         self._mutex.release()
+
+    def announce(self) -> None:
+        """Tell whoever watches the file, while the lock is held, that something has changed."""
+        with contextlib.suppress(OSError):  # it is done, whoever hears of it
+            os.utime(self._fd)
 
     def close(self) -> None:
         """Close the file; the lock is not held."""

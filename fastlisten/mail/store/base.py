@@ -325,12 +325,6 @@ class BaseAccount:
         self._mailbox(name)
         raise FolderRefusedError("Messages cannot be added here")
 
-    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back with `notify`."""
-        key = object()
-        self.watchers[key] = callback
-        return lambda: self.watchers.pop(key, None) and None
-
     # --- what folders need --------------------------------------------------------------------
 
     async def octets(self, name: str, uid: int) -> bytes:
@@ -363,7 +357,8 @@ class BaseFolder:
         self.read_only = read_only or messages.read_only
         self.uidvalidity = messages.uidvalidity
         self.mailbox_id = messages.mailbox_id
-        self.uidnext = self.first_recent = messages.uidnext
+        self.uidnext = messages.uidnext
+        self.recent: Sequence[range] = ()
         self.highestmodseq = messages.modseq
         self._uids = messages.uids()
 
@@ -382,6 +377,20 @@ class BaseFolder:
     def keywords(self) -> Sequence[str]:
         """Return all keywords in the folder, sorted."""
         return sorted({word for one in self.messages.states() for word in one.keywords})
+
+    def first_unseen(self) -> int:
+        r"""Return the number of the first message that is not ``\Seen``; 0 if there is none."""
+        there = (one.uid for one in self.messages.states() if not one.flags & Flag.SEEN)
+        uid = next(there, self.uidnext)
+        return bisect_left(self._uids, uid) + 1 if uid < self.uidnext else 0
+
+    def is_current(self) -> bool:
+        """Return whether nothing has happened since the last `sync`."""
+        return (
+            self.highestmodseq == self.messages.modseq
+            and len(self._uids) == len(self.messages)
+            and self.account.mailboxes.get(self.name) is self.messages
+        )
 
     async def sync(self, *, expunge: bool = True) -> Changes:
         """Take over what has happened since."""
@@ -476,5 +485,13 @@ class BaseFolder:
         self.messages.state(uid)
         return BytesOctets(await self.account.octets(self.name, uid))
 
+    def watch(self, callback: Callable[[], None] | None) -> None:
+        """Call back with `notify`; None: no more."""
+        if callback is None:
+            self.account.watchers.pop(self, None)
+        else:
+            self.account.watchers[self] = callback
+
     def close(self) -> None:
-        """Do nothing."""
+        """Call back no more."""
+        self.watch(None)

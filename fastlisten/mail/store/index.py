@@ -111,6 +111,7 @@ class Index:
         self._uses = threading.Lock()  # of the connection
         self._inode = 0
         self.suspect = False
+        self._news = False  # something has been committed under the lock
         self._connection: sqlite3.Connection | None = None
         if not os.path.isdir(self.maildir.tmp):  # the last one that `prepare` makes
             self.maildir.prepare()
@@ -118,6 +119,8 @@ class Index:
         try:
             with self._lock:
                 self._open()
+                if self._news:
+                    self._lock.announce()
                 if os.path.exists(self._snapshot):
                     self._keep_snapshot()
                     if self.suspect:
@@ -236,6 +239,7 @@ class Index:
             self._path,
             "it was restored from a backup" if file != identity else "the machine lost power",
         )
+        self._news = True
         with self._synced(), self._begun():
             number = self.numbers(1)
             self._db.execute(
@@ -290,14 +294,23 @@ class Index:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the account's lock. What a crash has left undone is done first."""
+        """Hold the account's lock. What a crash has left undone is done first.
+
+        If something has been committed, whoever watches the lock's file is told at the end.
+        """
         with self._lock:
-            if self.suspect or self._connection is None or self._replaced():
+            reopened = self.suspect or self._connection is None or self._replaced()
+            if reopened:
                 with self._uses:
                     self._reopen()
-            if self.query("SELECT 1 FROM pending LIMIT 1"):
-                self.finish(self)
-            yield
+            self._news = reopened or bool(self.query("SELECT 1 FROM pending LIMIT 1"))
+            try:
+                if self._news:
+                    self.finish(self)
+                yield
+            finally:
+                if self._news:
+                    self._lock.announce()
 
     def renew(self) -> None:
         """Make the index again, under the lock; only the snapshot is kept of the old one.
@@ -328,11 +341,14 @@ class Index:
                 raise sqlite3.DatabaseError(f"{self._path} is damaged; it is made again when used")
 
     @contextlib.contextmanager
-    def transaction(self, *, sync: bool = False) -> Iterator[sqlite3.Connection]:
+    def transaction(
+        self, *, sync: bool = False, quiet: bool = False
+    ) -> Iterator[sqlite3.Connection]:
         """Change the index, under the lock: all of it or nothing.
 
         Args:
             sync: have it on the disk before it ends.
+            quiet: nobody needs to know of it, because clients cannot see it.
         """
         with self._uses:
             try:
@@ -343,8 +359,11 @@ class Index:
             if not dirty:
                 with self._synced(), self._begun():
                     self._db.execute("UPDATE state SET dirty_boot = ?", (self._boot,))
+            before = self._db.total_changes
             with self._synced() if sync else contextlib.nullcontext(), self._begun():
                 yield self._db
+            if not quiet and self._db.total_changes != before:
+                self._news = True
 
     def _note(self, error: sqlite3.Error) -> None:
         """Note that the index may be damaged, if that is what an error says."""

@@ -85,7 +85,7 @@ class StoreUnavailableError(StoreError):
 
 
 class Flag(enum.IntFlag):
-    r"""The system flags. ``\Recent`` is none: it is `Folder.first_recent`."""
+    r"""The system flags. ``\Recent`` is none: it is `Folder.recent`."""
 
     SEEN = 1
     ANSWERED = 2
@@ -286,9 +286,6 @@ class Account(Protocol):
     async def append(self, name: str) -> Append:
         """Begin to append messages to a folder."""
 
-    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back on the loop after changes, once for several; return what ends that."""
-
 
 class Append(Protocol):
     """Messages on their way into a folder: all of them come in, or none.
@@ -359,8 +356,11 @@ class Folder(Protocol):
         """The modification sequence of the last change."""
 
     @property
-    def first_recent(self) -> int:
-        r"""The first UID that is ``\Recent`` for this session."""
+    def recent(self) -> Sequence[range]:
+        r"""The UIDs that are ``\Recent`` for this session, ascending; they need not exist.
+
+        A message is recent for one session, which has not been opened read-only (RFC 3501 2.3.2).
+        """
 
     @property
     def mailbox_id(self) -> str:
@@ -385,6 +385,12 @@ class Folder(Protocol):
 
     def keywords(self) -> Sequence[str]:
         """Return all keywords in the folder, sorted."""
+
+    def first_unseen(self) -> int:
+        r"""Return the number of the first message that is not ``\Seen``; 0 if there is none."""
+
+    def is_current(self) -> bool:
+        """Return whether `sync` would return nothing; False if that takes longer to find out."""
 
     async def sync(self, *, expunge: bool = True) -> Changes:
         """Take over what has happened since, here and elsewhere, and return it.
@@ -445,5 +451,8 @@ class Folder(Protocol):
             MessageGoneError: there is no such message.
         """
 
+    def watch(self, callback: Callable[[], None] | None) -> None:
+        """Call back on the loop when `sync` may have something to return; None: no more."""
+
     def close(self) -> None:
-        """Give back what is held for it."""
+        """Give back what is held for it, and call back no more."""

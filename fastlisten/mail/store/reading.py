@@ -179,7 +179,7 @@ def facts(index: Index, folder: int, uids: Sequence[int]) -> list[Facts]:
 
 def keep_structure(index: Index, folder: int, uid: int, structure: bytes) -> None:
     """Keep a message's structure with it."""
-    with index.locked(), index.transaction() as db:
+    with index.locked(), index.transaction(quiet=True) as db:
         db.execute(
             "UPDATE email SET structure = ?"
             " WHERE id = (SELECT email FROM message WHERE folder = ? AND uid = ?)",

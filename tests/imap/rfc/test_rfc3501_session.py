@@ -205,7 +205,7 @@ def test_5_2_changes_are_told_with_any_command(client: Lines, box: str, other: L
     other.ok("STORE 1 +FLAGS.SILENT (\\Answered)")
     other.ok(b"APPEND %b {%d+}\r\n%b" % (box.encode(), len(MESSAGE), MESSAGE))
     expect(client, f"STATUS {box} (UIDNEXT)", "*...", "OK ...")
-    expect(client, "CHECK", "* 5 EXISTS", "...", "* 1 FETCH (FLAGS (\\Answered...))", "OK ...")
+    expect(client, "CHECK", "* 5 EXISTS", "*...", "* 1 FETCH (FLAGS (\\Answered...))", "OK ...")
 
 
 def test_5_5_commands_in_progress(client: Lines, box: str) -> None:

@@ -18,7 +18,7 @@ from support.kernel import open_below
 from support.mail_store import deliver
 from support.waiting import PATIENCE
 
-from fastlisten.mail.store import account as account_module
+from fastlisten.mail.store import shared_folder
 from fastlisten.mail.store.account import MaildirAccount
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import (
@@ -107,7 +107,7 @@ async def test_mail_from_delivery_to_expunge(account: Account, root: Path) -> No
 async def test_two_sessions_of_a_folder(account: Account, root: Path) -> None:
     await append(account, b"1", b"2", b"3")
     one, two = await account.open("INBOX"), await account.open("INBOX", read_only=True)
-    assert (one.first_recent, two.first_recent, two.read_only) == (1, 4, True)
+    assert (list(one.recent), list(two.recent), two.read_only) == ([range(1, 4)], [], True)
     await one.store([2], ADD, T)
     await one.expunge()
     await append(account, b"4")
@@ -145,7 +145,7 @@ def test_slow_sync_does_not_bring_back_what_a_faster_one_saw(
     async def main() -> None:
         async with opened(tmp_path) as account:
             slow, fast = await account.open("INBOX"), await account.open("INBOX")
-            real, begun, go_on = account_module._refreshed, threading.Event(), threading.Event()
+            real, begun, go_on = shared_folder._refreshed, threading.Event(), threading.Event()
 
             def waiting(*arguments: Any, **options: Any) -> Any:
                 if not begun.is_set():
@@ -153,7 +153,7 @@ def test_slow_sync_does_not_bring_back_what_a_faster_one_saw(
                     assert go_on.wait(PATIENCE)
                 return real(*arguments, **options)
 
-            monkeypatch.setattr(account_module, "_refreshed", waiting)
+            monkeypatch.setattr(shared_folder, "_refreshed", waiting)
             syncing = asyncio.create_task(slow.sync())
             await asyncio.to_thread(begun.wait, PATIENCE)
             await append(account, b"x")
@@ -239,14 +239,19 @@ async def test_octets_of_lf_and_parts(account: Account, root: Path) -> None:
 async def test_watchers_are_called_once_for_several_changes(account: Account, root: Path) -> None:
     folder = await account.open("INBOX")
     calls: list[int] = []
-    end = account.watch(lambda: calls.append(1))
+    called = asyncio.Event()
+
+    def callback() -> None:
+        calls.append(1)
+        called.set()
+
+    folder.watch(callback)
     await append(account, b"1")
-    await asyncio.sleep(0)
+    await asyncio.wait_for(called.wait(), PATIENCE)
     assert calls == [1]
-    end()
-    end()
+    folder.watch(None)
     await append(account, b"2")
-    await asyncio.sleep(0)
+    await folder.sync()
     assert calls == [1]
     folder.close()
 

@@ -75,9 +75,10 @@ def test_sizes_are_counted_once() -> None:
 
 def test_sessions_see_changes_of_others_with_sync_only() -> None:
     account = Numbers()
-    calls = []
-    end = account.watch(lambda: calls.append(1))
+    calls: list[int] = []
     one, two = opened(account), opened(account)
+    two.watch(lambda: calls.append(1))
+    assert two.is_current()
     stored = run(one.store([1, 9], StoreMode.ADD, SEEN, ["Word"]))
     assert [(each.uid, each.flags, each.keywords) for each in stored.changed] == [
         (1, SEEN, ("Word",))
@@ -86,17 +87,21 @@ def test_sessions_see_changes_of_others_with_sync_only() -> None:
     account.inbox.add()
     account.inbox.remove([2])
     assert list(two.uids()) == [1, 2, 3]
+    assert not two.is_current()
     changes = run(two.sync(expunge=False))
     assert [each.uid for each in changes.changed] == [1]
     assert [each.uid for each in changes.arrived] == [4]
     assert (changes.gone, list(two.uids())) == ([], [1, 2, 3, 4])
     with pytest.raises(MessageGoneError):
         run(two.message(2))
+    assert not two.is_current()  # there is something to tell yet
     changes = run(two.sync())
+    assert two.is_current()
     assert (changes.arrived, changes.changed, changes.gone) == ([], [], [2])
+    assert (two.first_unseen(), one.first_unseen()) == (2, 3)  # of what each sees
     assert list(two.uids()) == [1, 3, 4]
     assert two.highestmodseq == account.inbox.modseq
-    end()
+    two.watch(None)
     account.notify()
     assert calls == [1]
 
