@@ -327,6 +327,7 @@ class Index:
             os.unlink(self._path)
             sync_directory(self.maildir.path)
             self._reopen()
+            self._news = True
 
     def copy_into(self, path: str) -> None:
         """Copy the index into a new file, under the lock.

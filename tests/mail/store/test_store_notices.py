@@ -232,6 +232,12 @@ async def test_many_notices_to_many_sessions_are_one_look(
     arrived = [len((await folder.sync()).arrived) for folder in folders]
     assert arrived == [500] * 200
     assert len(looks) <= 3  # our own renames into cur/ are noticed too
+    await settled(folders[0])
+    looks.clear()
+    deliver(str(root))
+    synced = await asyncio.gather(*(folder.sync() for folder in folders))
+    assert [len(one.arrived) for one in synced] == [1] * 200
+    assert len(looks) <= 2
     for folder in folders:
         folder.close()
 
