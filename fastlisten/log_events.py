@@ -55,7 +55,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     ),
     "sessions-omitted": ("listener", "reason", "count"),
     "dialogue": (*_PEER, "side", "line"),
-    "login-succeeded": (*_PEER, "user"),
+    "login-succeeded": (*_PEER, "user", "master"),
     "login-failed": (*_PEER, "user"),
     "logins-omitted": ("count",),
     "login-deferred": (*_PEER, "error"),

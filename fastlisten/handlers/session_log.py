@@ -83,12 +83,14 @@ class SessionLogBase:
             values = (context.listener, context.address, why)
             log(logger, logging.INFO, "tls-failed", text, *values, **context.fields, error=why)
 
-    def logged_in(self, context: SessionContext, user: str) -> None:
-        """Log a login that succeeded."""
+    def logged_in(self, context: SessionContext, user: str, master: str = "") -> None:
+        """Log a login that succeeded; `master` is who has logged in, if not the user."""
         text = "%s: %s: logged in as %s"
-        values = (context.listener, context.address, user)
-        fields = context.fields
-        log(self._logger, logging.INFO, "login-succeeded", text, *values, **fields, user=user)
+        values = (context.listener, context.address, f"{user}*{master}" if master else user)
+        fields = {**context.fields, "user": user}
+        if master:
+            fields["master"] = master
+        log(self._logger, logging.INFO, "login-succeeded", text, *values, **fields)
 
     def login_deferred(self, context: SessionContext, why: str) -> None:
         """Log that a password could not be verified."""

@@ -180,6 +180,7 @@ def serve_imap(
     idle_timeout: float = 0.0,
     quota: str = "{}",
     options: Mapping[str, Any] | None = None,
+    accounts: str = "",
 ) -> Iterator[ImapServer]:
     """Serve the handler in a thread, with one account.
 
@@ -190,11 +191,12 @@ def serve_imap(
         idle_timeout: as in `testing.serve`.
         quota: the account's, in TOML.
         options: as in `testing.serve`; unless they name folders, the account gets none.
+        accounts: other accounts, in TOML.
     """
     options = {**NO_FOLDERS, **(options or {})}
     write_accounts(
         directory / "accounts.toml",
-        f'[account."{ADDRESS}"]\npassword = "{cheap_hash(PASSWORD)}"\nquota = {quota}\n',
+        f'[account."{ADDRESS}"]\npassword = "{cheap_hash(PASSWORD)}"\nquota = {quota}\n{accounts}',
     )
     server = ImapServer(directory)
     ready, failures = threading.Event(), list[BaseException]()

@@ -1,7 +1,9 @@
 """LOGIN and AUTHENTICATE: from the client's octets to an account.
 
 Rules of this file: an object for one attempt. Passwords are verified by mail/logins, which bounds
-and logs wrong ones; that they come over TLS only is up to the engine.
+and logs wrong ones; that they come over TLS only is up to the engine. A master (accounts.toml) logs
+in to another account as Dovecot has it: ``user*master`` with the master's password, or PLAIN with
+the user as authorization identity.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Dialogue:
     __slots__ = ("_mechanism",)
 
     def __init__(self, name: str) -> None:
-        self._mechanism = mechanism(name)
+        self._mechanism = mechanism(name, acting=True)
 
     def step(self, response: bytes | None) -> bytes | Credentials:
         """Return the challenge that answers a response (None: there is none yet), or the end.
@@ -69,14 +71,22 @@ async def log_in(
     Raises:
         Rejected: they are wrong, cannot be verified now, or the account has too many sessions.
     """
+    logins = services.logins
+    user, name = credentials.user, credentials.name
+    if user and not logins.has_masters:
+        text = "Authorization identity must be empty or match the user name"
+        raise Rejected(text, codes.AUTHORIZATIONFAILED)
+    if not user:
+        user, name = logins.split(name)
     try:
-        account = await services.logins.check(
-            credentials.name,
+        account = await logins.check(
+            name,
             credentials.password,
             info.peer,
             info.listener,
             session_name(connection.session),
             info.port,
+            user,
         )
     except LoginsBusyError as error:
         services.session_log.login_deferred(connection.log_context(), str(error))
@@ -90,5 +100,6 @@ async def log_in(
         text = f"Maximum number of connections from {refused}"
         services.session_log.login_deferred(connection.log_context(), text)
         raise Rejected(text, codes.LIMIT)
-    services.session_log.logged_in(connection.log_context(), account.name)
+    master = account.by.name if account.by is not None else ""
+    services.session_log.logged_in(connection.log_context(), account.name, master)
     return account

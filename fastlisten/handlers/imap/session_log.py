@@ -36,10 +36,10 @@ class SessionLog(SessionLogBase):
         super().close()
         self._ids.close()
 
-    def logged_in(self, context: SessionContext, user: str) -> None:
+    def logged_in(self, context: SessionContext, user: str, master: str = "") -> None:
         """Count and log a login that succeeded."""
         self.counts.login("succeeded")
-        super().logged_in(context, user)
+        super().logged_in(context, user, master)
 
     def login_deferred(self, context: SessionContext, why: str) -> None:
         """Count and log that a password could not be verified."""

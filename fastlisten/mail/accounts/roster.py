@@ -4,6 +4,7 @@
     password = "$argon2id$v=19$m=65536,t=3,p=4$..."
     aliases = ["postmaster@example.org", "Alice.Liddell@example.org", "@example.com"]
     quota = { bytes = "5GiB", messages = 100000 }
+    master = true
 
 Rules of this file: what a text says, and how it is read; no loop. A `Roster` is what one version
 of the file says, and never changes; a `Transition` is what can be said while a new version may be
@@ -23,7 +24,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from fastlisten.errors import ConfigurationError, Problem
@@ -43,7 +44,7 @@ _NAME_MAX = 255
 _LARGEST_FILE = 256 << 20
 
 #: Keys of an account.
-_KEYS = ("aliases", "password", "quota")
+_KEYS = ("aliases", "master", "password", "quota")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,17 @@ class Account:
             everything in a domain that nobody else gets.
         password: the hash of its password, a PHC string; empty if nobody can log in.
         quota: what the file says about how much mail it may have.
+        master: whose mail its user may open with their own password: addresses and ``@domain``, or
+            ``*`` for everybody's; empty for nobody else's.
+        by: only in a login: the master who has logged in to this account.
     """
 
     name: str
     aliases: tuple[str, ...] = ()
     password: str = field(default="", repr=False)
     quota: OwnQuota = COMMON_QUOTA
+    master: tuple[str, ...] = ()
+    by: Account | None = None
 
     @property
     def directory(self) -> str:
@@ -76,6 +82,7 @@ class Roster:
     Attributes:
         accounts: in the file's order.
         appointed: the account that the configuration names as postmaster exists, or it names none.
+        has_masters: an account is a master.
         certain: what is not in it does not exist. False while the file may be half written; then
             nothing may be refused permanently.
     """
@@ -90,6 +97,7 @@ class Roster:
         "_postmaster",
         "accounts",
         "appointed",
+        "has_masters",
     )
 
     certain: ClassVar[bool] = True
@@ -97,6 +105,7 @@ class Roster:
     def __init__(self, accounts: tuple[Account, ...] = ()) -> None:
         """Index the accounts; `parse` has made sure that their addresses are valid and differ."""
         self.accounts = accounts
+        self.has_masters = any(account.master for account in accounts)
         self._exact: dict[tuple[str, str], Account] = {}
         self._folded: dict[tuple[str, str], Account] = {}
         self._catch_all: dict[str, Account] = {}
@@ -184,7 +193,41 @@ class Roster:
         Not if the account has been removed since, or has a new password (the old one was stolen).
         """
         account = self.login(login.name)
-        return account is not None and account.password == login.password
+        if account is None or login.by is None:
+            return account is not None and account.password == login.password
+        master = self.login(login.by.name)
+        return (
+            master is not None
+            and master.password == login.by.password
+            and self.acting(master, account.name) is not None
+        )
+
+    def acting(self, login: Account, user: str) -> Account | None:
+        """Return the account that a user may act for who has logged in to another.
+
+        Args:
+            login: the account whose password was right.
+            user: the name of the other, or an alias of it.
+
+        Returns:
+            The other, with the master in `Account.by`; `login` itself if it is its own name; None
+            if there is no such account, or it is not theirs to open.
+        """
+        account = self.login(user)
+        if account is None or account.name == login.name:
+            return account
+        for text in login.master:
+            allowed = text == "*"
+            if not allowed:
+                mailbox = parse_alias(text)
+                if _catches_all(mailbox):
+                    allowed = parse_mailbox(account.name).domain == mailbox.domain
+                else:
+                    named = self.named(mailbox)
+                    allowed = named is not None and named.name == account.name
+            if allowed:
+                return replace(account, by=login)
+        return None
 
     def named(self, mailbox: Mailbox) -> Account | None:
         """Return the account that has this address as its name or an alias, or None."""
@@ -250,6 +293,7 @@ class Transition(Roster):
         known = {account.name for account in self._before.accounts}
         new = (account for account in coming.accounts if account.name not in known)
         self.accounts = (*self._before.accounts, *new)
+        self.has_masters = self._before.has_masters or coming.has_masters
 
     def find(self, mailbox: Mailbox) -> Account | None:
         """Return the account that gets mail for a mailbox in the previous or the new version."""
@@ -315,6 +359,7 @@ def _account(
     if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
         problems.append(Problem("must be an array of addresses", file, key=f"{key}.aliases"))
         return None
+    master = _masters(entry.get("master", False), key, file, problems)
     boxes = [mailbox]
     boxes += [_address(alias, f"{key}.aliases", file, problems, parse_alias) for alias in aliases]
     for box in boxes:
@@ -327,11 +372,24 @@ def _account(
     if mailbox is None or len(problems) > before:
         return None
     quota, _ = read_quota(entry.get("quota", {}))
-    account = Account(mailbox.canonical, tuple(aliases), password, quota)
+    account = Account(mailbox.canonical, tuple(aliases), password, quota, master)
     if len(account.directory.encode()) > _NAME_MAX:
         problems.append(Problem("too long for the name of a directory", file, key=key))
         return None
     return account
+
+
+def _masters(value: Any, key: str, file: str, problems: list[Problem]) -> tuple[str, ...]:
+    """Return whose mail a master may open, or nobody's after adding to `problems`."""
+    if isinstance(value, bool):
+        return ("*",) if value else ()
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        allowed = 'true, false, or an array of "name@domain" and "@domain"'
+        problems.append(Problem("not allowed here", file, key=f"{key}.master", allowed=allowed))
+        return ()
+    for text in value:
+        _address(text, f"{key}.master", file, problems, parse_alias)
+    return tuple(value)
 
 
 def _quota_problems(table: Mapping[str, Any], source: str, file: str) -> list[Problem]:

@@ -140,6 +140,7 @@ class Logins:
         listener: str = "",
         session: str = "",
         port: int = 0,
+        user: str = "",
     ) -> Account | None:
         """Verify a name and its password.
 
@@ -152,9 +153,10 @@ class Logins:
             listener: the listener's id, for the log.
             session: the session's name, for the log.
             port: the client's, for the log.
+            user: another account, which this one is to act for, as a master; empty: none.
 
         Returns:
-            The account, or None if the name or the password is wrong.
+            The account, or None if the name or the password is wrong, or it is no master of `user`.
 
         Raises:
             LoginsBusyError: nothing could be verified now; the client may try again later.
@@ -165,10 +167,12 @@ class Logins:
         try:
             secret = passwords.prepared(password)
             cached, account = await self._look_up(name, secret)
-            if cached is CacheResult.VALID:
+            if cached is CacheResult.VALID and user:
+                account = self._acting(account, user)
+            if cached is CacheResult.VALID and account is not None:
                 job = None
             else:
-                job = self._submit(self._rank(cached, entered), name, secret)
+                job = self._submit(self._rank(cached, entered), name, secret, user)
         except BaseException:
             entered.leave(None)
             raise
@@ -179,7 +183,13 @@ class Logins:
         text = f"{name}\0{password}".encode("utf-8", "surrogatepass")
         mistake = hashlib.blake2b(text, digest_size=16, key=penalties.key).digest()
         job.add_done_callback(
-            partial(self._ended, name, mistake, (address, port, listener, session), entered)
+            partial(
+                self._ended,
+                f"{user}*{name}" if user else name,
+                mistake,
+                (address, port, listener, session),
+                entered,
+            )
         )
         return await self._wait(job)
 
@@ -229,9 +239,33 @@ class Logins:
         # One that was right once is no guess.
         return -1 if cached is CacheResult.EXPIRED else entered.failures()
 
-    def _submit(self, rank: int, name: str, secret: bytes | None) -> Future[Account | None]:
+    def _acting(self, login: Account | None, user: str) -> Account | None:
+        """Return the account that a master acts for, None if they may not."""
+        roster = self._accounts.roster
+        return None if roster is None or login is None else roster.acting(login, user)
+
+    def split(self, name: str) -> tuple[str, str]:
+        """Return the name of the user and that of the master in ``user*master``.
+
+        The first is empty if a name is an account's own, or nobody is a master.
+        """
+        roster = self._accounts.roster
+        if "*" not in name or roster is None or not roster.has_masters or roster.login(name):
+            return "", name
+        user, _, master = name.rpartition("*")
+        return (user, master) if user and master else ("", name)
+
+    @property
+    def has_masters(self) -> bool:
+        """Whether an account is a master."""
+        roster = self._accounts.roster
+        return roster is not None and roster.has_masters
+
+    def _submit(
+        self, rank: int, name: str, secret: bytes | None, user: str
+    ) -> Future[Account | None]:
         try:
-            return self._queue.submit(rank, partial(self._verify, name, secret))
+            return self._queue.submit(rank, partial(self._verify, name, secret, user))
         except QueueFullError as error:
             raise LoginsBusyError(_QUEUE_FULL) from error
         except RuntimeError as error:
@@ -239,7 +273,7 @@ class Logins:
 
     # --- in the pool --------------------------------------------------------------------------
 
-    def _verify(self, name: str, secret: bytes | None) -> Account | None:
+    def _verify(self, name: str, secret: bytes | None, user: str = "") -> Account | None:
         """Return the account of a login, None if it is wrong, after the same work for all names."""
         roster = self._accounts.reload()
         if roster is None:
@@ -259,7 +293,10 @@ class Logins:
             assert secret is not None
             cache = self._known
             cache.add(cache.key(account.name, secret, account.password))
-            return account
+            if user:
+                account = roster.acting(account, user)
+            if account is not None:
+                return account
         if not roster.certain:
             raise _UndecidedError("the accounts are being changed")
         return None

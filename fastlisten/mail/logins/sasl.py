@@ -45,10 +45,12 @@ class Credentials:
     Attributes:
         name: never empty.
         password: never empty.
+        user: whom the client wants to act for; empty: for the name.
     """
 
     name: str
     password: str = field(repr=False)
+    user: str = ""
 
 
 def _text(octets: bytes) -> str:
@@ -67,9 +69,16 @@ def _text(octets: bytes) -> str:
 
 
 class PlainMechanism:
-    """PLAIN (RFC 4616)."""
+    """PLAIN (RFC 4616).
 
-    __slots__ = ()
+    Args:
+        acting: clients may ask to act for somebody else.
+    """
+
+    __slots__ = ("_acting",)
+
+    def __init__(self, *, acting: bool = False) -> None:
+        self._acting = acting
 
     def step(self, response: bytes | None) -> bytes | Credentials:
         """Process a response of the client.
@@ -82,7 +91,7 @@ class PlainMechanism:
 
         Raises:
             SaslError: the response is malformed; or the client wants to act for somebody else (an
-                authorization identity that differs from the name).
+                authorization identity that differs from the name), and may not ask for that.
         """
         if response is None:
             return b""
@@ -90,8 +99,9 @@ class PlainMechanism:
         if len(parts) != 3:
             raise SaslError("Malformed PLAIN response", malformed=True)
         authzid, name, password = parts
-        credentials = Credentials(_text(name), _text(password))
-        if authzid not in (b"", name):
+        user = b"" if authzid == name else authzid
+        credentials = Credentials(_text(name), _text(password), _text(user) if user else "")
+        if user and not self._acting:
             text = "Authorization identity must be empty or match the user name"
             raise SaslError(text, malformed=False)
         return credentials
@@ -130,17 +140,18 @@ class LoginMechanism:
 MECHANISMS = ("PLAIN", "LOGIN")
 
 
-def mechanism(name: str) -> PlainMechanism | LoginMechanism:
+def mechanism(name: str, *, acting: bool = False) -> PlainMechanism | LoginMechanism:
     """Return the server side of a mechanism.
 
     Args:
         name: one of `MECHANISMS`.
+        acting: clients may ask to act for somebody else.
 
     Raises:
         ValueError: the name is not one of them.
     """
     if name == "PLAIN":
-        return PlainMechanism()
+        return PlainMechanism(acting=acting)
     if name == "LOGIN":
         return LoginMechanism()
     raise ValueError(f"unknown mechanism {name}")

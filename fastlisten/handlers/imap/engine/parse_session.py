@@ -21,7 +21,8 @@ _LONGEST_ID_VALUE = 1024
 
 def parse_login(scanner: Scanner) -> Login:
     """LOGIN."""
-    user = scanner.astring()
+    # imaplib writes the name of a master login, user*master, without quotes, and Dovecot takes it.
+    user = scanner.list_mailbox()
     scanner.space()
     return Login(user, scanner.astring())
 
