@@ -59,6 +59,8 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "login-failed": (*_PEER, "user"),
     "logins-omitted": ("count",),
     "login-deferred": (*_PEER, "error"),
+    "client-id": (*_PEER, "user", "id"),
+    "ids-omitted": ("listener", "reason", "count"),
     "tls-failed": (*_PEER, "error"),
     "application-failed": ("listener", "peer", "port"),
     "http-request": ("listener", "peer", "port", "method", "target", "status", "bytes"),

@@ -241,8 +241,9 @@ def test_submission_needs_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'pip install "fastlisten[auth]"' in problem.message
     # The default configuration leaves these listeners out, and says why.
     able, lines = serve_command._what_can_be_served(default_config())
-    assert {"submission", "submissions"}.isdisjoint(listener.id for listener in able.listeners)
-    assert "smtp" in {listener.id for listener in able.listeners}
-    assert sum('pip install "fastlisten[auth]"' in line for line in lines) == 2
+    ids = {listener.id for listener in able.listeners}
+    assert {"submission", "submissions", "imap", "imaps"}.isdisjoint(ids)
+    assert "smtp" in ids
+    assert sum('pip install "fastlisten[auth]"' in line for line in lines) == 4
     mx = SmtpHandler(HandlerSettings("x", "smtp", HOSTNAME))
     assert mx.limits.mechanisms == ()
