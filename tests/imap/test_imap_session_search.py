@@ -46,8 +46,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImapServer]:
 
 
 @pytest.fixture
-def client(server: ImapServer) -> Lines:
-    return server.lines("INBOX")
+def client(server: ImapServer) -> Iterator[Lines]:
+    client = server.lines("INBOX")
+    yield client
+    client.close()
 
 
 @pytest.mark.parametrize(

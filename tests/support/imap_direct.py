@@ -12,6 +12,7 @@ from typing import Any, cast
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.imap.engine_protocol import EngineProtocol
 from fastlisten.handlers.imap.handler import ImapHandler
+from fastlisten.handlers.imap.idle_sessions import IdleSessions
 from fastlisten.mail.accounts.roster import Account as Login
 from fastlisten.mail.logins.logins import Logins
 from fastlisten.mail.store.interface import Account
@@ -38,6 +39,7 @@ class DirectHandler(ImapHandler):
 
     def __init__(self, mail: MemoryAccount) -> None:
         super().__init__(HandlerSettings(listener="imap", protocol="imap", hostname="mx.test"))
+        self.idling = IdleSessions(lambda loop, then: None, lambda: None)
         self.mail = mail
         self.opened = 0
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.handlers.imap.engine.engine import ImapEngine, Limits
+from fastlisten.handlers.imap.idle_sessions import IdleSessions
 from fastlisten.handlers.imap.session_log import SessionLog
 from fastlisten.handlers.imap.session_rules import SessionRules
 from fastlisten.handlers.session_log import SessionContext
@@ -82,6 +83,7 @@ class Services(Protocol):
 
     settings: HandlerSettings
     session_log: SessionLog
+    idling: IdleSessions
 
     @property
     def limits(self) -> Limits:

@@ -18,6 +18,7 @@ from fastlisten.handlers.imap.engine import response_codes as codes
 from fastlisten.handlers.imap.engine.engine import Limits
 from fastlisten.handlers.imap.engine.status_responses import status
 from fastlisten.handlers.imap.engine_protocol import EngineProtocol
+from fastlisten.handlers.imap.idle_sessions import IdleSessions
 from fastlisten.handlers.imap.session import Session
 from fastlisten.handlers.imap.session_log import SessionLog
 from fastlisten.handlers.imap.session_rules import SessionRules, engine_limits, session_rules
@@ -43,6 +44,7 @@ class ImapHandler(Handler):
     Attributes:
         counts: the counters of the listener's sessions.
         session_log: their log.
+        idling: those in IDLE.
 
     Raises:
         SettingError: passwords cannot be verified, because a package is missing.
@@ -66,6 +68,9 @@ class ImapHandler(Handler):
             raise SettingError("protocol", message)
         self.counts: Counts = settings.kept.setdefault("counts", Counts())
         self.session_log = SessionLog(settings.listener, self.counts)
+        self.idling = IdleSessions(
+            lambda loop, then: self.office.refresh(loop, then), lambda: self.office.accounts.roster
+        )
         self._office: PostOffice | None = None
         self._accounts: OpenAccounts | None = None
         self._special_folders = {
@@ -223,6 +228,7 @@ class ImapHandler(Handler):
     async def stop(self) -> None:
         """Close what is open when all sessions have ended."""
         self.session_log.close()
+        self.idling.close()
         while self._unfinished:
             await asyncio.wait(self._unfinished)
         accounts, self._accounts = self._accounts, None

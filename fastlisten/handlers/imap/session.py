@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+#: What a client is told whose account has been changed.
+CHANGED = "Account has been changed, please log in again", codes.EXPIRED
+
 _COMMANDS: Commands = {
     **SESSION_COMMANDS,
     **QUOTA_COMMANDS,
@@ -178,7 +181,7 @@ class Session(SessionState):
             return
         login = self.login
         if isinstance(event, _ADMITTED) and login and not self.services.admits(login):
-            self.engine.bye("Account has been changed, please log in again", codes.EXPIRED)
+            self.engine.bye(*CHANGED)
             return
         if login is None:
             self._early += 1
@@ -261,13 +264,15 @@ class Session(SessionState):
         """Begin IDLE: from now on, what happens is told when it happens (RFC 2177)."""
         self.engine.accept()
         self._keep_alive()
-        if self.mailbox is None or self.login is None:
+        self.services.idling.add(self)
+        if self.mailbox is None:
             return
         self.mailbox.folder.watch(self._noticed)
         await self.mailbox.tell(expunge=True)
 
     def _end_idle(self) -> None:
         self._news = False
+        self.services.idling.discard(self)
         if self._idle_left is not None:
             self._idle_left = None
             if self.connection is not None:
@@ -296,6 +301,17 @@ class Session(SessionState):
             connection.write()
         connection.idle_time = min(self.services.rules.idle_keep_alive, left)
         return True
+
+    def end_if_changed(self) -> None:
+        """End IDLE, and the session, if the account is no more what was logged in to."""
+        connection = self.connection
+        if connection is None or self._task is not None or not self.engine.idling:
+            if self._task is not None:  # it tells of something; and then it is our turn
+                asyncio.get_running_loop().call_later(1.0, self.end_if_changed)
+            return
+        if self.login is not None and not self.services.admits(self.login):
+            self.engine.bye(*CHANGED)
+            connection.resume()
 
     def _noticed(self) -> None:
         self._news = True
