@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ from fastlisten.mail.store.absorb import Looked, look
 from fastlisten.mail.store.files import Listing
 from fastlisten.mail.store.folders import FolderRow, discover, find
 from fastlisten.mail.store.index import Index
+from fastlisten.mail.store.interface import Facts
 from fastlisten.mail.store.pending import box_of, finish
+from fastlisten.mail.store.reading import known_files
 from support.waiting import PATIENCE
 
 __all__ = [
     "check_account",
     "compared_look",
     "deliver",
+    "facts",
     "inbox",
     "index_of",
     "rows_of",
@@ -39,6 +42,11 @@ def index_of(root: Path | str) -> Iterator[Index]:
         yield index
     finally:
         index.close()
+
+
+def facts(index: Index, folder: int, uids: Sequence[int]) -> list[Facts]:
+    """Return what the index says of messages."""
+    return [known.facts for known in known_files(index, folder, uids)]
 
 
 def inbox(index: Index) -> FolderRow:

@@ -8,6 +8,7 @@ the session says so at the end (RFC 2180 4.1).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -132,6 +133,7 @@ class _Fetch:
         "_items",
         "_mailbox",
         "_marks_seen",
+        "_sections",
         "_since",
         "missing",
     )
@@ -145,6 +147,7 @@ class _Fetch:
         self._facts = any(
             item in _FACTS or (isinstance(item, Section) and item.part) for item in command.items
         )
+        self._sections = any(isinstance(item, Section) for item in command.items)
         self._marks_seen = not self._folder.read_only and any(
             isinstance(item, Section) and not item.peek for item in command.items
         )
@@ -212,7 +215,9 @@ class _Fetch:
         for piece in slices_of(places, size):
             states = self._states(piece)
             facts: dict[int, Facts] = {}
-            if self._facts:
+            parsed: dict[int, bytes] = {}
+            # Of several messages, one question finds the files too.
+            if self._facts or (self._sections and len(states) > 1):
                 known = await self._folder.facts([one.uid for _, one in states])
                 facts = {one.uid: one for one in known}
             seen = await self._mark_seen(states) if self._marks_seen else {}
@@ -221,7 +226,7 @@ class _Fetch:
                     self.missing = True
                     continue
                 changed = seen.get(state.uid)
-                content = MessageContent(self._folder, state.uid, facts.get(state.uid))
+                content = MessageContent(self._folder, state.uid, facts.get(state.uid), parsed)
                 size = 0
                 try:
                     size = await self._message(
@@ -233,6 +238,11 @@ class _Fetch:
                     content.close()
                 if self._connection.is_due(size):
                     await self._connection.flush()
+            if parsed:
+                # The client has its answers, and does not wait for this.
+                await self._connection.flush()
+                with contextlib.suppress(StoreError):
+                    await self._folder.keep_structures(parsed)
 
     async def _mark_seen(
         self, states: Sequence[tuple[int, MessageState]]

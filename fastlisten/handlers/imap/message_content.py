@@ -1,7 +1,7 @@
 """What FETCH and SEARCH need of one message: its structure, header and sections.
 
 Rules of this file: as little is read as possible. The header of a message is found without its
-structure, which is parsed only for parts, BODYSTRUCTURE and ENVELOPE, and then kept in the store.
+structure, which is parsed only for parts, BODYSTRUCTURE and ENVELOPE, and may be kept in the store.
 Offsets are those of the octets that the store serves.
 """
 
@@ -18,7 +18,7 @@ from fastlisten.mail.mime.header_fields import header_end
 from fastlisten.mail.mime.parser import parse
 from fastlisten.mail.mime.sections import Content, section_of, select_fields
 from fastlisten.mail.mime.structure import Part
-from fastlisten.mail.store.interface import Facts, Folder, Octets, StoreError
+from fastlisten.mail.store.interface import Facts, Folder, Octets
 
 __all__ = ["Body", "MessageContent"]
 
@@ -78,14 +78,22 @@ class MessageContent:
         folder: where it is.
         uid: its UID.
         facts: what the store has said about it, if it was asked.
+        parsed: gets the structure by the UID, if the store has none: see `Folder.keep_structures`.
     """
 
-    __slots__ = ("_facts", "_folder", "_header", "_octets", "_root", "_uid")
+    __slots__ = ("_facts", "_folder", "_header", "_octets", "_parsed", "_root", "_uid")
 
-    def __init__(self, folder: Folder, uid: int, facts: Facts | None = None) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        uid: int,
+        facts: Facts | None = None,
+        parsed: dict[int, bytes] | None = None,
+    ) -> None:
         self._folder = folder
         self._uid = uid
         self._facts = facts
+        self._parsed = parsed
         self._octets: Octets | None = None
         self._root: Part | None = None
         self._header: bytes | None = None
@@ -126,9 +134,8 @@ class MessageContent:
             data = await self.whole()
             small = len(data) <= _LARGE
             root = self._root = parse(data) if small else await asyncio.to_thread(parse, data)
-            if self._facts is not None:  # else it costs more to keep than to parse
-                with contextlib.suppress(StoreError):
-                    await self._folder.keep_structure(self._uid, pack(root))
+            if self._parsed is not None:
+                self._parsed[self._uid] = pack(root)
         return self._root
 
     async def header(self) -> bytes:

@@ -15,6 +15,7 @@ Messages that are gone are not found.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import time
@@ -56,6 +57,7 @@ from fastlisten.mail.store.interface import (
     Facts,
     MessageGoneError,
     MessageState,
+    StoreError,
 )
 
 __all__ = ["search"]
@@ -68,6 +70,9 @@ _IN_COLUMNS = 50_000
 
 #: Messages that the store is asked about at once.
 _FACTS_AT_ONCE = 500
+
+#: Structures that the store is given at once.
+_KEPT_AT_ONCE = 100
 
 #: Messages with more octets are searched in a thread.
 _LARGE = 65_536
@@ -316,8 +321,9 @@ class _Search:
         # The store's structures are wanted.
         there = await self._by_facts(lambda _: True, uids)
         found = []
+        parsed: dict[int, bytes] = {}
         for uid in there:
-            content = MessageContent(self._folder, uid, self._facts[uid])
+            content = MessageContent(self._folder, uid, self._facts[uid], parsed)
             try:
                 data = await content.whole()
                 root = await content.structure()
@@ -333,7 +339,16 @@ class _Search:
             if contained() if small else await asyncio.to_thread(contained):
                 found.append(uid)
             await self._connection.flush()
+            if len(parsed) >= _KEPT_AT_ONCE:
+                await self._keep(parsed)
+        await self._keep(parsed)
         return found
+
+    async def _keep(self, parsed: dict[int, bytes]) -> None:
+        if parsed:
+            with contextlib.suppress(StoreError):
+                await self._folder.keep_structures(parsed)
+            parsed.clear()
 
 
 def _fits(day: date, key: Dated) -> bool:

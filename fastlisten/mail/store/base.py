@@ -15,7 +15,7 @@ import hashlib
 import re
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastlisten.mail.store.folder_state import columns_of
@@ -477,7 +477,7 @@ class BaseFolder:
             found.append(Facts(uid, size, date, f"E{self.mailbox_id}-{self.uidvalidity}-{uid}"))
         return found
 
-    async def keep_structure(self, uid: int, structure: bytes) -> None:
+    async def keep_structures(self, structures: Mapping[int, bytes]) -> None:
         """Decline."""
 
     async def message(self, uid: int) -> Octets:

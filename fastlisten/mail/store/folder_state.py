@@ -163,6 +163,10 @@ class FolderState:
         place = bisect_left(self.uids, uid)
         return place if place < len(self.uids) and self.uids[place] == uid else -1
 
+    def has(self, uid: int) -> bool:
+        """Return whether a message is there."""
+        return self._place(uid) >= 0
+
     def message(self, uid: int) -> MessageState:
         """Return what a message has.
 

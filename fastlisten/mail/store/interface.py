@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -191,7 +191,7 @@ class Facts:
         size: octets as they are served, with CRLFs (RFC822.SIZE).
         date: INTERNALDATE, in seconds since the epoch.
         email_id: EMAILID (RFC 8474): the same in all folders that it has been copied or moved to.
-        structure: what `Folder.keep_structure` was given; None if nothing is kept.
+        structure: what `Folder.keep_structures` was given; None if nothing is kept.
     """
 
     uid: int
@@ -441,8 +441,8 @@ class Folder(Protocol):
     async def facts(self, uids: Sequence[int]) -> Sequence[Facts]:
         """Return what never changes about messages; those that are gone are left out."""
 
-    async def keep_structure(self, uid: int, structure: bytes) -> None:
-        """Keep a message's structure (mail/mime) with it; a store may decline silently."""
+    async def keep_structures(self, structures: Mapping[int, bytes]) -> None:
+        """Keep structures of messages (mail/mime), by UID; a store may decline silently."""
 
     async def message(self, uid: int) -> Octets:
         """Return the octets of a message; close them.

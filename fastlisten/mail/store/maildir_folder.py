@@ -7,7 +7,7 @@ a process share is in shared_folder.py.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fastlisten.mail.store import copying, folders, reading
 from fastlisten.mail.store.changes import changes
@@ -26,6 +26,7 @@ from fastlisten.mail.store.interface import (
     Stored,
     StoreMode,
 )
+from fastlisten.mail.store.known_files import Key, open_known
 from fastlisten.mail.store.maildir_streams import MaildirOctets
 from fastlisten.mail.store.shared_folder import Idler, SharedFolder
 
@@ -176,17 +177,48 @@ class MaildirFolder(Idler):
 
     # --- messages -----------------------------------------------------------------------------
 
+    def _key(self, uid: int) -> Key:
+        row = self._shared.row
+        return self._use.root, row.id, row.uidvalidity, uid
+
     async def facts(self, uids: Sequence[int]) -> Sequence[Facts]:
         """Return what never changes about messages."""
-        return await self._use.use(reading.facts, self._id, uids)
+        files = self._use.resources.files
+        found, unknown = [], []
+        for uid in uids:
+            known = files.get(self._key(uid))
+            if known is None or not self._view.state.has(uid):
+                unknown.append(uid)
+            else:
+                found.append(known.facts)
+        if not unknown:
+            return found
+        for known in await self._use.use(reading.known_files, self._id, unknown):
+            files.put(self._key(known.facts.uid), known)
+            found.append(known.facts)
+        found.sort(key=lambda one: one.uid)
+        return found
 
-    async def keep_structure(self, uid: int, structure: bytes) -> None:
-        """Keep a message's structure with it."""
-        await self._use.use(reading.keep_structure, self._id, uid, structure)
+    async def keep_structures(self, structures: Mapping[int, bytes]) -> None:
+        """Keep the structures of messages with them."""
+        for uid in structures:
+            self._use.resources.files.forget(self._key(uid))
+        await self._use.use(reading.keep_structures, self._id, structures)
 
     async def message(self, uid: int) -> MaildirOctets:
-        """Return the octets of a message."""
-        return MaildirOctets(self._use, await self._use.use(reading.open_message, self._id, uid))
+        """Return the octets of a message; on the loop if its file is known."""
+        files, key = self._use.resources.files, self._key(uid)
+        known = files.get(key) if self._view.state.has(uid) else None
+        if known is not None:
+            fd = open_known(known)
+            if fd >= 0:
+                it = known.inspected
+                return MaildirOctets(self._use, reading.OpenMessage(fd, it.size, lf=bool(it.eol)))
+            files.forget(key)
+        message, known = await self._use.use(reading.open_message, self._id, uid)
+        if known is not None:
+            files.put(key, known)
+        return MaildirOctets(self._use, message)
 
     def close(self) -> None:
         """Give back what is held for it."""

@@ -5,7 +5,6 @@ Rules of this file: coroutines around append.py and reading.py, which block.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from fastlisten.mail.store import reading
@@ -72,14 +71,9 @@ class MaildirOctets:
     async def read(self, offset: int, size: int) -> bytes:
         """Return octets; on the loop if they are in memory, because a thread costs 50 µs."""
         size = max(0, min(size, self.size - offset))
-        if size and self._message.plain >= 0:
-            buffer = bytearray(size)
-            try:
-                got = os.preadv(self._message.plain, [buffer], offset, os.RWF_NOWAIT)
-            except OSError:
-                got = 0  # not in memory, or a filesystem that cannot say
-            if got == size:
-                return bytes(buffer)
+        found = self._message.read_at_once(offset, size)
+        if found is not None:
+            return found
         return await self._use.run(self._message.read, offset, size)
 
     def close(self) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastlisten.mail.mime.sections import with_crlf
 from fastlisten.mail.store.files import Inspected, inspect, locate, mtime_of, path_of
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import Facts, MessageGoneError
+from fastlisten.mail.store.known_files import KnownFile
 from fastlisten.mail.store.pending import box_of
 from fastlisten.mail.store.selection import slices
 
-__all__ = ["OpenMessage", "facts", "keep_structure", "open_message"]
+__all__ = ["OpenMessage", "keep_structures", "known_files", "open_message"]
 
 _PIECE = 1 << 16
 
@@ -76,6 +77,29 @@ class OpenMessage:
         at = offset - self._start
         return self._buffer[at : at + size]
 
+    def read_at_once(self, offset: int, size: int) -> bytes | None:
+        """Return octets as `read` does, if they are in memory; None if not."""
+        if not size:
+            return b""
+        lf = self.plain < 0
+        if lf and self._position:
+            return self.read(offset, size) if len(self._buffer) == self.size else None
+        if lf and self.size > _PIECE:
+            return None
+        # Of a message of LFs, the whole file, which has fewer octets.
+        buffer = bytearray(self.size if lf else size)
+        try:
+            got = os.preadv(self._fd, [buffer], 0 if lf else offset, os.RWF_NOWAIT)
+        except OSError:
+            return None  # not in memory, or a filesystem that cannot say
+        if not lf:
+            return bytes(buffer) if got == size else None
+        served = with_crlf(bytes(memoryview(buffer)[:got]))
+        if len(served) != self.size:
+            return None
+        self._buffer, self._position = served, got
+        return served[offset : offset + size]
+
     def close(self) -> None:
         """Close the file."""
         if self._fd >= 0:
@@ -95,8 +119,11 @@ def _pread(fd: int, offset: int, size: int) -> bytes:
     return b"".join(pieces)
 
 
-def open_message(index: Index, folder: int, uid: int) -> OpenMessage:
+def open_message(index: Index, folder: int, uid: int) -> tuple[OpenMessage, KnownFile | None]:
     """Open the file of a message, wherever other programs have moved it.
+
+    Returns:
+        The file, and what `open_known` takes, if it is where the index says.
 
     Raises:
         MessageGoneError: there is no such message.
@@ -104,14 +131,14 @@ def open_message(index: Index, folder: int, uid: int) -> OpenMessage:
     """
     for attempt in range(_TRIES):
         rows = index.query(
-            "SELECT name, flags, email, email.size, eol, octets, mtime, inode"
+            "SELECT name, flags, email, date, structure, email.size, eol, octets, mtime, inode"
             " FROM message JOIN email ON email.id = message.email WHERE folder = ? AND uid = ?",
             (folder, uid),
         )
         box = box_of(index, folder)
         if not rows or box is None:
             break
-        name, bits, email, *known = rows[0]
+        name, bits, email, date, structure, *known = rows[0]
         path = path_of(box, name, bits)
         if attempt:
             with index.locked():
@@ -131,11 +158,14 @@ def open_message(index: Index, folder: int, uid: int) -> OpenMessage:
             it = Inspected(*known)
             now = (status.st_size, mtime_of(status), status.st_ino)
             if now != (it.octets, it.mtime, it.inode):
-                it = _corrected(index, email, path) or it
+                it, structure = _corrected(index, email, path) or it, None
         except BaseException:
             os.close(fd)
             raise
-        return OpenMessage(fd, it.size, lf=bool(it.eol))
+        there = None
+        if not attempt:
+            there = KnownFile(path, it, Facts(uid, it.size, date, f"E{email}", structure))
+        return OpenMessage(fd, it.size, lf=bool(it.eol)), there
     raise MessageGoneError(f"Message {uid} has been expunged")
 
 
@@ -160,28 +190,35 @@ def _corrected(index: Index, email: int, path: str) -> Inspected | None:
     return it
 
 
-def facts(index: Index, folder: int, uids: Sequence[int]) -> list[Facts]:
+def known_files(index: Index, folder: int, uids: Sequence[int]) -> list[KnownFile]:
     """Return what never changes about messages; those that are gone are left out."""
-    found: list[Facts] = []
+    box = box_of(index, folder)
+    if box is None:
+        return []
+    found: list[KnownFile] = []
     for piece in slices(uids):
         rows = index.query(
-            "SELECT uid, size, date, email, structure"
+            "SELECT uid, email.size, date, email, structure, name, flags, eol, octets, mtime, inode"
             " FROM message JOIN email ON email.id = message.email"
             " WHERE folder = ? AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
             (folder, json.dumps(list(piece))),
         )
         found += [
-            Facts(uid, size, date, f"E{email}", structure)
-            for uid, size, date, email, structure in rows
+            KnownFile(
+                path_of(box, name, bits),
+                Inspected(size, eol, octets, mtime, inode),
+                Facts(uid, size, date, f"E{email}", structure),
+            )
+            for uid, size, date, email, structure, name, bits, eol, octets, mtime, inode in rows
         ]
     return found
 
 
-def keep_structure(index: Index, folder: int, uid: int, structure: bytes) -> None:
-    """Keep a message's structure with it."""
+def keep_structures(index: Index, folder: int, structures: Mapping[int, bytes]) -> None:
+    """Keep the structures of messages with them, by UID."""
     with index.locked(), index.transaction(quiet=True) as db:
-        db.execute(
+        db.executemany(
             "UPDATE email SET structure = ?"
             " WHERE id = (SELECT email FROM message WHERE folder = ? AND uid = ?)",
-            (structure, folder, uid),
+            [(structure, folder, uid) for uid, structure in structures.items()],
         )

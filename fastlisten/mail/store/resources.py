@@ -12,6 +12,7 @@ from collections import OrderedDict
 from concurrent.futures import Executor
 from typing import Protocol
 
+from fastlisten.mail.store.known_files import KnownFiles
 from fastlisten.mail.store.notices import Notices
 
 __all__ = ["KEPT_FOLDERS", "KEPT_MESSAGES", "OPEN_INDEXES", "Resources"]
@@ -46,11 +47,13 @@ class Resources:
     Attributes:
         pool: as given.
         notices: as given.
+        files: what is known of the files of messages.
     """
 
     def __init__(self, pool: Executor, notices: Notices | None = None) -> None:
         self.pool = pool
         self.notices = notices
+        self.files = KnownFiles()
         self._idle: OrderedDict[_Closable, None] = OrderedDict()  # open, and not in use
         self._open = 0
         self._folders: OrderedDict[_Droppable, int] = OrderedDict()  # with their messages

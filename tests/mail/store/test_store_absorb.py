@@ -9,6 +9,7 @@ import pytest
 from support.mail_store import (
     check_account,
     deliver,
+    facts,
     inbox,
     index_of,
     rows_of,
@@ -20,7 +21,6 @@ from fastlisten.mail.store import absorb
 from fastlisten.mail.store.absorb import arrival_order, look
 from fastlisten.mail.store.files import inspect
 from fastlisten.mail.store.folders import status
-from fastlisten.mail.store.reading import facts
 
 
 def test_uids_follow_the_numbers_in_names(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ async def test_copy_move_and_folders(account: Account, root: Path) -> None:
     assert [await read(work, uid) for uid in work.uids()] == [b"1", b"2"]
     facts = [*await inbox.facts([1]), *await work.facts([1, 2])]
     assert facts[0].email_id == facts[1].email_id != facts[2].email_id
-    await work.keep_structure(2, b"kept")
+    await work.keep_structures({2: b"kept"})
     assert (await work.facts([2]))[0].structure == b"kept"
     await account.rename("Work", "Play")
     assert (await work.sync()).complete  # it is the same folder

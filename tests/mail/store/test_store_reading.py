@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from support.kernel import open_below
-from support.mail_store import check_account, deliver, inbox, index_of
+from support.mail_store import check_account, deliver, facts, inbox, index_of
 
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.copying import copy
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import MessageGoneError
-from fastlisten.mail.store.reading import facts, keep_structure, open_message
+from fastlisten.mail.store.reading import keep_structures, open_message
 
 
 def stored(index: Index, content: bytes) -> int:
@@ -25,7 +25,7 @@ def stored(index: Index, content: bytes) -> int:
 
 
 def served(index: Index, folder: int, uid: int = 1) -> bytes:
-    message = open_message(index, folder, uid)
+    message, _ = open_message(index, folder, uid)
     try:
         whole = message.read(0, message.size + 100)
         assert len(whole) == message.size
@@ -61,7 +61,7 @@ def test_any_part_of_a_large_message(
     expected = content if end == b"\r\n" else content.replace(b"\n", b"\r\n")
     chance = random.Random(1)
     with index_of(tmp_path) as index:
-        message = open_message(index, stored(index, content), 1)
+        message, _ = open_message(index, stored(index, content), 1)
         assert message.size == len(expected)
         for _ in range(300):
             offset, size = chance.randrange(len(expected) + 20), chance.randrange(60)
@@ -105,7 +105,7 @@ def test_file_is_never_written_to(tmp_path: Path) -> None:
 def test_structure_is_kept_for_the_same_file_only(tmp_path: Path) -> None:
     with index_of(tmp_path) as index:
         box = stored(index, b"first\n")
-        keep_structure(index, box, 1, b"structure")
+        keep_structures(index, box, {1: b"structure"})
         assert facts(index, box, [1, 2])[0].structure == b"structure"
         served(index, box)
         copy(index, box, [1], box)

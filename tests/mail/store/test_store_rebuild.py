@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from support.mail_store import check_account, deliver, inbox, index_of, rows_of, settled_look
+from support.mail_store import check_account, deliver, facts, inbox, index_of, rows_of, settled_look
 
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.flags import store
 from fastlisten.mail.store.folders import create, find, folders, subscribe
 from fastlisten.mail.store.interface import Flag, FolderNotFoundError, StoreMode
-from fastlisten.mail.store.reading import facts
 from fastlisten.mail.store.rebuild import rebuild
 
 
