@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, ClassVar
 
@@ -28,12 +30,16 @@ from fastlisten.mail.accounts.roster import Account as Login
 from fastlisten.mail.counts import Counts
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.logins.logins import Logins
-from fastlisten.mail.store.interface import Account
+from fastlisten.mail.store.account import MaildirAccount
+from fastlisten.mail.store.autoexpunge import EVERY
+from fastlisten.mail.store.interface import Account, StoreError
 from fastlisten.mail.store.open_accounts import OpenAccounts
 from fastlisten.mail.store.special_folders import ROLES
 from fastlisten.mail.user_sessions import user_sessions
 
 __all__ = ["ImapHandler"]
+
+logger = logging.getLogger("fastlisten.imap")
 
 
 class ImapHandler(Handler):
@@ -78,6 +84,13 @@ class ImapHandler(Handler):
             for role in ROLES
             if (name := self.settings.options[f"folders.{role.lower()}"]) is not None
         }
+        self._ages = {
+            role: age
+            for role in ("Trash", "Junk")
+            if (age := self.settings.options[f"autoexpunge.{role.lower()}"]) is not None
+        }
+        self._looked_after: dict[str, float] = {}  # when, by account
+        self._stopping = False
         self._unfinished: set[asyncio.Task[None]] = set()
 
     # --- what the native core sends -----------------------------------------------------------
@@ -183,11 +196,32 @@ class ImapHandler(Handler):
 
     def open_account(self, login: Login) -> Account:
         """Return the mail of an account, for one session."""
+        account = self._acquire(login)
+        now = time.monotonic()
+        if self._ages and now - self._looked_after.get(login.name, -EVERY) >= EVERY:
+            self._looked_after[login.name] = now
+            self.run_to_its_end(self._autoexpunge(login))
+        return account
+
+    def _acquire(self, login: Login) -> MaildirAccount:
         assert self._accounts is not None
         office = self.office
         return self._accounts.acquire(
             office.maildir(login).path, lambda: office.quota_of(login), self._special_folders
         )
+
+    async def _autoexpunge(self, login: Login) -> None:
+        """Remove what is old, beside what the session does."""
+        account = self._acquire(login)
+        try:
+            await account.autoexpunge(self._ages, lambda: not self._stopping)
+        except StoreError as error:
+            # Why, the store has logged; the next login tries again.
+            self._looked_after.pop(login.name, None)
+            logger.warning("autoexpunge of %s: %s", login.name, error)
+        finally:
+            assert self._accounts is not None
+            self._accounts.release(self.office.maildir(login).path)
 
     def close_account(self, login: Login) -> None:
         """End the use by one session."""
@@ -227,6 +261,7 @@ class ImapHandler(Handler):
 
     async def stop(self) -> None:
         """Close what is open when all sessions have ended."""
+        self._stopping = True
         self.session_log.close()
         self.idling.close()
         while self._unfinished:

@@ -195,6 +195,23 @@ _FOLDERS: tuple[Option, ...] = tuple(
     }.items()
 )
 
+#: 36,500 days: numbers of 63 bits hold microseconds since 1970 that are as long ago.
+_LONGEST_AGE = 36_500 * 86_400.0
+
+_AUTOEXPUNGE: tuple[Option, ...] = tuple(
+    Option(
+        key=f"autoexpunge.{use.lower()}",
+        kind="duration",
+        default=None,
+        minimum=3600.0,
+        maximum=_LONGEST_AGE,
+        text=f"Remove messages that have been in the folder with the use `\\{use}` for this time; "
+        "done once a day when the account's owner logs in.",
+        extra={"optional": True, "default-text": "never"},
+    )
+    for use in ("Trash", "Junk")
+)
+
 IMAP = Protocol(
     name="imap",
     handler="fastlisten.handlers.imap:ImapHandler",
@@ -204,6 +221,6 @@ IMAP = Protocol(
     starttls=True,  # RFC 9051 6.2.1
     # RFC 9051 5.4: the autologout timer must be at least 30 minutes.
     defaults={"timeout.first-byte": 60.0, "timeout.idle": 1800.0},
-    options=(*_BOUNDS, *_BEFORE_LOGIN, *_SESSIONS, *_ANNOUNCED, *_FOLDERS),
+    options=(*_BOUNDS, *_BEFORE_LOGIN, *_SESSIONS, *_ANNOUNCED, *_FOLDERS, *_AUTOEXPUNGE),
     check=check_imap,
 )

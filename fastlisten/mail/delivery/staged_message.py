@@ -231,7 +231,8 @@ class StagedMessage:
             with ExitStack() as rooms:
                 together = bool(self._rooms) and not self._independent
                 if together:
-                    for maildir in sorted(self._alive, key=lambda one: one.path):
+                    # By account first, though one may be an inbox and another a folder.
+                    for maildir in sorted(self._alive, key=lambda one: f"{one.path}/"):
                         rooms.enter_context(self._room(maildir))
                 for maildir in self._alive.copy():
                     path = f"{maildir.new}/{self.name}"

@@ -30,6 +30,7 @@ The one that keeps mail in Maildirs, with an index per account in SQLite:
       publish      staged messages become visible, all or none
       rows         rows of new messages
       selection    messages that a command names, with their files
+    autoexpunge    what has been in Trash or Junk for long
     usage          how much mail there is, and whether more fits into the quota
     changes        what has happened since a modification sequence
     reading        octets as they are served, sizes, dates

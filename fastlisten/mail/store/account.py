@@ -7,6 +7,7 @@ Nothing about SQL or files.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -16,6 +17,7 @@ from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.store import copying, folders
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.append import Appending
+from fastlisten.mail.store.autoexpunge import claim, expire
 from fastlisten.mail.store.folders import INBOX, FolderRow
 from fastlisten.mail.store.index import LARGEST_SLICE, Index
 from fastlisten.mail.store.index_use import IndexUse
@@ -33,6 +35,8 @@ from fastlisten.mail.store.shared_folder import Owner, SharedFolder
 from fastlisten.mail.store.usage import catch_up, deleted_size, sums
 
 __all__ = ["MaildirAccount"]
+
+logger = logging.getLogger("fastlisten.mail")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -88,6 +92,20 @@ class MaildirAccount(Owner):
             StoreError: it could not be done.
         """
         return await self._use.use(work, *arguments, **options)
+
+    async def autoexpunge(self, ages: Mapping[str, float], wanted: Callable[[], bool]) -> None:
+        """Remove what has been in folders for long, unless that has been done today.
+
+        Args:
+            ages: in seconds, by the folder's role.
+            wanted: returns whether to go on; asked after each slice.
+        """
+        if not await self._use.use(claim):
+            return
+        for role, age in ages.items():
+            while wanted() and (gone := await self._use.use(expire, role, age)):
+                logger.info("%s: autoexpunge of %s: %d messages", self._use.root, role, gone)
+                self._use.changed()
 
     # --- folders ------------------------------------------------------------------------------
 
