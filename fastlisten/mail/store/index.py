@@ -146,9 +146,6 @@ class Index:
             self._drop()
             logger.error("%s is damaged (%s), and is made again", self._path, found)
             os.replace(self._path, f"{self._path}.damaged")
-            for suffix in ("-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path + suffix)
             self._open_file()
         self.suspect = False
 
@@ -170,7 +167,11 @@ class Index:
 
     def _open_file(self) -> None:
         """Open the file; make the tables; notice a power loss or a backup."""
-        with contextlib.suppress(FileExistsError):
+        if not os.path.lexists(self._path):
+            # Whoever has the old one open must not share the memory and the log of the new one.
+            for suffix in ("-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path + suffix)
             os.close(open_new(self._path))
         connection = sqlite3.connect(
             self._path,
@@ -289,6 +290,18 @@ class Index:
             return os.stat(self._path).st_ino != self._inode
         except FileNotFoundError:
             return True
+
+    def follow(self) -> None:
+        """Open the index that is there now, if another file has taken the place of the open one.
+
+        Whoever takes the lock need not do this.
+
+        Raises:
+            OSError, sqlite3.Error: it cannot be opened.
+        """
+        if self._replaced():
+            with self.locked():
+                pass
 
     # --- the lock and transactions ------------------------------------------------------------
 

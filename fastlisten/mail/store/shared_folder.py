@@ -448,6 +448,7 @@ def _refreshed(
         take: take what is recent.
         since: from where its messages are wanted; 0: all; -1: its sums are.
     """
+    index.follow()  # another process may have made it again
     again = look_at_it and look(index, folder, thorough=thorough).again
     taken = _take_recent(index, folder) if take else range(0)
     status: Status | None = None
