@@ -90,6 +90,8 @@ IMAP
     imap_lines                command lines of the RFCs' examples, and odd ones made of them
     imap_reader               takes responses apart
     imap_account              an account that `fastlisten serve` offers over imaps, for real clients
+    dovecot_session           the same dialogues with Dovecot, and how answers are compared
+    imap_dialogues            what mail programs say to an IMAP server
     imap_reports              carries out the cases of public bug reports about IMAP servers
     imap_sync                 what tests of IMAP synchronizers share: changes on both sides
     imap_server               the handler served in a thread, and a client that sees every line

@@ -19,7 +19,16 @@ from fastlisten.mail.mime.structure import Part
 from support.environment import own_environment
 from support.other_user import NOBODY, user_directory
 
-__all__ = ["DOVECOT_IMAP", "MIME", "Dovecot", "cut_off", "doubtful", "dovecot", "dovecot_command"]
+__all__ = [
+    "DOVECOT_IMAP",
+    "MIME",
+    "Dovecot",
+    "cut_off",
+    "doubtful",
+    "dovecot",
+    "dovecot_command",
+    "values_of",
+]
 
 #: Where Debian's package dovecot-imapd has it.
 DOVECOT_IMAP = "/usr/lib/dovecot/imap"
