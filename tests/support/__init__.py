@@ -88,6 +88,7 @@ IMAP
     imap_expect               commands, and the responses that must come
     imap_fixtures             fixtures: a server for a file of tests, sessions, a mailbox
     imap_lines                command lines of the RFCs' examples, and odd ones made of them
+    imap_models               clients that change one mailbox, and what each may be told
     imap_reader               takes responses apart
     imap_account              an account that `fastlisten serve` offers over imaps, for real clients
     dovecot_session           the same dialogues with Dovecot, and how answers are compared
