@@ -22,6 +22,7 @@ The one that keeps mail in Maildirs, with an index per account in SQLite:
       former_files   their files
     special_folders  Drafts, Sent, Junk, Trash, Archive
     absorb         taking over what was delivered, and what other programs have done
+      arrivals       files that have arrived, in their order
     folders        which there are; CREATE, DELETE, RENAME
     flags          STORE
     expunge        EXPUNGE

@@ -20,19 +20,22 @@ import errno
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import unique_name
+from fastlisten.mail.store.arrivals import Arrivals
 from fastlisten.mail.store.files import (
     INFO_ROOM,
+    Files,
     Found,
     Listing,
-    found_in_new,
+    bits_in,
+    in_new,
     inspect,
+    names_in_new,
     path_of,
     rename,
     rename_into,
@@ -44,7 +47,7 @@ from fastlisten.mail.store.pending import box_of
 from fastlisten.mail.store.rows import NewMessage, insert_messages
 from fastlisten.mail.store.schema import Op
 
-__all__ = ["Looked", "arrival_order", "look"]
+__all__ = ["Looked", "look"]
 
 logger = logging.getLogger("fastlisten.mail")
 
@@ -52,8 +55,6 @@ logger = logging.getLogger("fastlisten.mail")
 _NAME_MAX = 255
 
 _Item = TypeVar("_Item")
-
-_NUMBERS = re.compile(r"([0-9]+)")
 
 
 @dataclass(slots=True)
@@ -71,16 +72,6 @@ class Looked:
     changed: int = 0
     gone: int = 0
     again: bool = False
-
-
-def arrival_order(name: str) -> list[Any]:
-    """Return a sort key of a file's name: its numbers count as numbers.
-
-    Seconds come first in names, then microseconds, which are not padded (maildir(5)).
-    """
-    parts: list[Any] = _NUMBERS.split(name)
-    parts[1::2] = map(int, parts[1::2])
-    return parts
 
 
 def look(index: Index, folder: int, *, thorough: bool = False) -> Looked:
@@ -105,23 +96,27 @@ def look(index: Index, folder: int, *, thorough: bool = False) -> Looked:
         if thorough or former or times_of(box)[1] != seen:
             difference = _compare(index, folder, box)
         else:
-            difference = _Difference(list(found_in_new(box)))
-        arrived = sorted(difference.arrived, key=lambda found: arrival_order(found.name))
+            files_in_new = Files(box)
+            difference = _Difference(Arrivals(files_in_new.found))
+            for name, place in names_in_new(box):
+                difference.arrived.add(name, place)
+        arrived = difference.arrived.slices(LARGEST_SLICE)
         if not former:
-            looked.arrived += _absorb(index, folder, box, arrived[:LARGEST_SLICE])
-            arrived = arrived[LARGEST_SLICE:]
+            looked.arrived += _absorb(index, folder, box, next(arrived, []))
     if former:
-        looked.arrived += _import(index, folder, box, former[0][0], arrived)
-        arrived = []
-    for files in _slices(arrived):
+        everything = [found for files in arrived for found in files]
+        looked.arrived += _import(index, folder, box, former[0][0], everything)
+    for files in arrived:
         with index.locked():
             looked.arrived += _absorb(index, folder, box, files)
-    for files in _slices(difference.flagged):
+    for flagged in _slices(difference.flagged):
         with index.locked():
-            looked.changed += _take_flags(index, folder, files)
+            looked.changed += _take_flags(index, folder, flagged)
+    second = None
     for names in _slices(difference.missing):
         with index.locked():
-            second = Listing(box)
+            if second is None or second.times != times_of(box):
+                second = Listing(box)
             if not second.settled:
                 difference.uncertain = True
                 break
@@ -151,7 +146,7 @@ class _Difference:
         time: of cur/, in ns, if it is certain to change with the next change of the directory.
     """
 
-    arrived: list[Found] = field(default_factory=list)
+    arrived: Arrivals
     flagged: list[Found] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     doubles: list[tuple[Found, Found]] = field(default_factory=list)
@@ -162,14 +157,21 @@ class _Difference:
 def _compare(index: Index, folder: int, box: Maildir) -> _Difference:
     """List the directories and compare them with the index, under the lock."""
     listing = Listing(box)
-    known = dict(index.query("SELECT name, flags FROM message WHERE folder = ?", (folder,)))
-    difference = _Difference(doubles=listing.doubles)
-    for found in listing.files.values():
-        if found.new or found.name not in known:
-            difference.arrived.append(found)
-        elif known[found.name] != found.bits:
-            difference.flagged.append(found)
-    missing = [name for name in known if name not in listing.files]
+    files = listing.files
+    difference = _Difference(Arrivals(files.found), doubles=listing.doubles)
+    missing = []
+    # What is left of the files afterwards has arrived.
+    for rows in index.pieces("SELECT name, flags FROM message WHERE folder = ?", (folder,)):
+        for name, flags in rows:
+            place = files.take(name)
+            if place is None:
+                missing.append(name)
+            elif in_new(place):
+                difference.arrived.add(name, place)
+            elif bits_in(place) != flags:
+                difference.flagged.append(files.found(name, place))
+    while (one := files.take_any()) is not None:
+        difference.arrived.add(*one)
     if missing:
         # What could not be published or moved, for lack of space maybe, is not where it should be.
         stuck = index.query(

@@ -10,19 +10,27 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from fastlisten.mail.store.folder_state import Loaded
+from fastlisten.mail.store.folder_state import SLICE, Loaded
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import Changes, Flag, FolderNotFoundError, MessageState
 from fastlisten.mail.store.letters import SYSTEM
 from fastlisten.mail.store.schema import Gone
 
-__all__ = ["KEPT_ROWS", "KEPT_SECONDS", "changes", "loaded", "prune"]
+__all__ = ["KEPT_ROWS", "KEPT_SECONDS", "MANY", "are_many", "changes", "loaded", "prune"]
 
 #: How long is known what is gone: the longest that a device of somebody who reads mail is away.
 KEPT_SECONDS = 30 * 86400
 
 #: How many rows of `gone` are kept: some 5 MB.
 KEPT_ROWS = 100_000
+
+
+#: What is gone, also of what came since: a client that has seen that may still say what it knew
+#: before (RFC 7162 3.2.10).
+_GONE = "SELECT uid FROM gone WHERE type = ? AND folder = ? AND modseq > ? ORDER BY uid"
+
+#: Changes that take too long to be applied on the loop: some 10 ms.
+MANY = 2_000
 
 
 def changes(index: Index, folder: int, since: int) -> Changes:
@@ -52,12 +60,7 @@ def changes(index: Index, folder: int, since: int) -> Changes:
             (folder, 0 if since < floor else since, floor),
         ).fetchall()
         complete = since >= pruned or since == 0
-        gone = db.execute(
-            # Also those that came since: a client that has seen them may still say what it knew
-            # before (RFC 7162 3.2.10).
-            "SELECT uid FROM gone WHERE type = ?1 AND folder = ?2 AND modseq > ?3 ORDER BY uid",
-            (Gone.MESSAGE, folder, since),
-        ).fetchall()
+        gone = db.execute(_GONE, (Gone.MESSAGE, folder, since)).fetchall()
     return Changes(
         cursor=cursor,
         uidnext=uidnext,
@@ -68,8 +71,8 @@ def changes(index: Index, folder: int, since: int) -> Changes:
     )
 
 
-def loaded(index: Index, folder: int) -> Loaded:
-    """Return all messages of a folder.
+def loaded(index: Index, folder: int, since: int = 0) -> Loaded:
+    """Return all messages of a folder, and what is gone since a modification sequence.
 
     Raises:
         FolderNotFoundError: the folder has been deleted.
@@ -82,12 +85,30 @@ def loaded(index: Index, folder: int) -> Loaded:
         if state is None:
             raise FolderNotFoundError("Mailbox has been deleted")
         cursor, uidnext, floor = state
+        gone = db.execute(_GONE, (Gone.MESSAGE, folder, since)).fetchall() if since else ()
+        found = Loaded(cursor, uidnext, [uid for (uid,) in gone])
         rows = db.execute(
             "SELECT uid, max(modseq, ?), flags & ?, keywords FROM message WHERE folder = ?"
             " ORDER BY uid",
             (floor, SYSTEM, folder),
-        ).fetchall()
-    return Loaded(cursor, uidnext, rows)
+        )
+        while piece := rows.fetchmany(SLICE):
+            found.add(piece)
+    return found
+
+
+def are_many(index: Index, folder: int, since: int) -> bool:
+    """Return whether so much has happened that it takes less to load the whole folder."""
+    rows = index.query(
+        "SELECT max(pruned, floor) <= ?2 AND"
+        " (SELECT count(*) FROM"
+        " (SELECT 1 FROM message WHERE folder = ?1 AND modseq > ?2 LIMIT ?3))"
+        " + (SELECT count(*) FROM"
+        " (SELECT 1 FROM gone WHERE type = ?4 AND folder = ?1 AND modseq > ?2 LIMIT ?3)) >= ?3"
+        " FROM state",
+        (folder, since, MANY, Gone.MESSAGE),
+    )
+    return bool(rows[0][0])
 
 
 def _state(row: Sequence[Any]) -> MessageState:

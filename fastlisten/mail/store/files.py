@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fastlisten.mail.maildir.maildir import Maildir
@@ -21,13 +21,17 @@ from fastlisten.mail.store.letters import bits_of, letters_of
 
 __all__ = [
     "INFO_ROOM",
+    "Files",
     "Found",
     "Inspected",
     "Listing",
+    "bits_in",
     "found_in_new",
+    "in_new",
     "inspect",
     "locate",
     "mtime_of",
+    "names_in_new",
     "path_of",
     "rename",
     "rename_into",
@@ -47,6 +51,12 @@ _LATEST = (1 << 63) - 1
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+#: Names that are freed at once.
+_FREED = 2_000
+
+#: Tables that the names of a directory are in: a million take 4 ms to free each.
+_TABLES = 64
 
 #: Octets at the beginning of a message in which its first line most likely ends.
 _HEAD = 8192
@@ -133,6 +143,77 @@ def rename_into(box: Maildir, source: str, target: str) -> None:
         rename(source, target)
 
 
+class Files(Mapping[str, Found]):
+    """Files by name; an object is made of one only when it is asked for.
+
+    A million objects would be gone through by the collector of garbage again and again, while all
+    other threads wait, and so would a table of a million names when it grows or is freed. So there
+    are many tables of strings.
+    """
+
+    __slots__ = ("_box", "_tables")
+
+    def __init__(self, box: Maildir) -> None:
+        self._box = box
+        self._tables: tuple[dict[str, str], ...] = tuple({} for _ in range(_TABLES))
+
+    def put(self, name: str, place: str) -> str | None:
+        """Put a file where it is: ``/`` and its name in cur/, or its name in new/.
+
+        Returns:
+            The place of another one that had its name.
+        """
+        table = self._tables[hash(name) % _TABLES]
+        other = table.get(name)
+        table[name] = place
+        return other
+
+    def found(self, name: str, place: str) -> Found:
+        """Return a file by its place."""
+        if in_new(place):
+            return Found(name, bits_in(place), f"{self._box.new}/{place}", new=True)
+        return Found(name, bits_in(place), f"{self._box.cur}{place}", new=False)
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Yield names and places."""
+        for table in self._tables:
+            yield from table.items()
+
+    def take(self, name: str) -> str | None:
+        """Take a file out; return its place, None if there is none of this name."""
+        return self._tables[hash(name) % _TABLES].pop(name, None)
+
+    def take_any(self) -> tuple[str, str] | None:
+        """Take any file out; return its name and its place, None if there is none left."""
+        for table in self._tables:
+            if table:
+                return table.popitem()
+        return None
+
+    def __getitem__(self, name: str) -> Found:
+        return self.found(name, self._tables[hash(name) % _TABLES][name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tables[hash(name) % _TABLES]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self.places())
+
+    def __len__(self) -> int:
+        return sum(map(len, self._tables))
+
+
+def in_new(place: str) -> bool:
+    """Return whether a place is one in new/."""
+    return place[0] != "/"
+
+
+def bits_in(place: str) -> int:
+    """Return the flags in a file's name; anything but "2," is experimental, and has none."""
+    _, _, info = place.partition(":")
+    return bits_of(info[2:]) if info.startswith("2,") else 0
+
+
 class Listing:
     """The files of a folder at one moment.
 
@@ -146,15 +227,16 @@ class Listing:
     __slots__ = ("doubles", "files", "settled", "times")
 
     def __init__(self, box: Maildir) -> None:
-        self.files: dict[str, Found] = {}
+        self.files = Files(box)
         self.doubles: list[tuple[Found, Found]] = []
         before = times_of(box)
-        for new in (True, False):
-            for found in _scan(box.new if new else box.cur, new=new):
-                other = self.files.get(found.name)
+        for directory, mark in ((box.new, ""), (box.cur, "/")):
+            for name, text in _scan(directory):
+                place = mark + text
+                other = self.files.put(name, place)
                 if other is not None:
-                    self.doubles.append((found, other))
-                self.files[found.name] = found
+                    found = self.files.found
+                    self.doubles.append((found(name, place), found(name, other)))
         # A directory that is missing (a backup that is being restored, say) proves nothing either.
         self.settled = (
             before[1] > 0 and time.time_ns() - max(before) > _TICK and times_of(box) == before
@@ -175,21 +257,29 @@ def times_of(box: Maildir) -> tuple[int, int]:
 
 def found_in_new(box: Maildir) -> Iterator[Found]:
     """Yield the files in new/."""
-    return _scan(box.new, new=True)
+    files = Files(box)
+    return (files.found(name, place) for name, place in names_in_new(box))
 
 
-def _scan(directory: str, *, new: bool) -> Iterator[Found]:
+def names_in_new(box: Maildir) -> Iterator[tuple[str, str]]:
+    """Yield the names of messages in new/, and their places."""
+    return _scan(box.new)
+
+
+def _scan(directory: str) -> Iterator[tuple[str, str]]:
+    """Yield the names of messages, and those of their files."""
     try:
-        names = os.listdir(directory)
+        texts = os.listdir(directory)
     except FileNotFoundError:
         return
-    for text in names:
-        if not text.startswith("."):
-            name, _, info = text.partition(":")
-            if name:
-                # Anything but "2," is experimental, and has no flags.
-                bits = bits_of(info[2:]) if info.startswith("2,") else 0
-                yield Found(name, bits, f"{directory}/{text}", new)
+    while texts:
+        some = texts[-_FREED:]
+        del texts[-_FREED:]
+        for text in some:
+            if not text.startswith("."):
+                name = text.partition(":")[0]
+                if name:
+                    yield name, text
 
 
 def locate(box: Maildir, name: str, bits: int) -> tuple[Found | None, bool]:

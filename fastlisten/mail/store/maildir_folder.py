@@ -107,7 +107,10 @@ class MaildirFolder(Idler):
         shared, view = self._shared, self._view
         await shared.refresh()
         before = view.uidnext
-        found = view.advance(expunge=expunge)
+        if view.is_slow():
+            found = await view.advance_slowly(expunge=expunge)
+        else:
+            found = view.advance(expunge=expunge)
         if found.arrived:
             self.recent = _merged(
                 self.recent, shared.recent_for(view, before, read_only=self.read_only)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from fastlisten.mail.store import folders
 from fastlisten.mail.store.absorb import look
-from fastlisten.mail.store.changes import changes, loaded
+from fastlisten.mail.store.changes import are_many, changes, loaded
 from fastlisten.mail.store.folder_state import FolderState, FolderView, Loaded
 from fastlisten.mail.store.folders import FolderRow
 from fastlisten.mail.store.index import Index
@@ -453,10 +453,10 @@ def _refreshed(
     taken = _take_recent(index, folder) if take else range(0)
     status: Status | None = None
     news: Changes | Loaded | None = None
-    if since > 0:
+    if since > 0 and not are_many(index, folder, since):
         news = changes(index, folder, since)
-    elif not since:
-        news = loaded(index, folder)
+    elif since >= 0:
+        news = loaded(index, folder, since)
     rows = index.query("SELECT id, name, uidvalidity, recent FROM folder WHERE id = ?", (folder,))
     if not rows:
         raise FolderNotFoundError("Mailbox has been deleted")

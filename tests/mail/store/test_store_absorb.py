@@ -18,7 +18,8 @@ from support.mail_store import (
 )
 
 from fastlisten.mail.store import absorb
-from fastlisten.mail.store.absorb import arrival_order, look
+from fastlisten.mail.store.absorb import look
+from fastlisten.mail.store.arrivals import arrival_order
 from fastlisten.mail.store.files import inspect
 from fastlisten.mail.store.folders import status
 
