@@ -231,7 +231,13 @@ def _absorb(
     move: list[tuple[Found, int]] = []
     names = json.dumps([found.name for found in files if _storable(found.name)])
     among = "folder = ? AND name IN (SELECT value FROM json_each(?))"
-    known = dict(index.query(f"SELECT name, flags FROM message WHERE {among}", (folder, names)))  # noqa: S608
+    # By itself, SQLite would go through all messages of the folder.
+    known = dict(
+        index.query(
+            f"SELECT name, flags FROM message INDEXED BY message_name WHERE {among}",  # noqa: S608
+            (folder, names),
+        )
+    )
     pending = dict(index.query(f"SELECT name, op FROM pending WHERE {among}", (folder, names)))  # noqa: S608
     expected = dict(
         index.query(

@@ -53,19 +53,26 @@ def changes(index: Index, folder: int, since: int) -> Changes:
         if state is None:
             raise FolderNotFoundError("Mailbox has been deleted")
         cursor, floor, pruned, uidnext = state
-        found = db.execute(
-            "SELECT uid, flags, keywords, max(modseq, ?3), createseq FROM message"
+        rows = db.execute(
+            # By itself, SQLite would go through all messages of the folder.
+            "SELECT uid, flags, keywords, max(modseq, ?3), createseq"
+            " FROM message INDEXED BY message_modseq"
             " WHERE folder = ?1 AND modseq > ?2 ORDER BY uid",
             # What came before the floor may have been told otherwise: all of it counts as changed.
             (folder, 0 if since < floor else since, floor),
-        ).fetchall()
+        )
+        arrived: list[MessageState] = []
+        changed: list[MessageState] = []
+        while piece := rows.fetchmany(SLICE):
+            arrived += [_state(row) for row in piece if row[4] > since]
+            changed += [_state(row) for row in piece if row[4] <= since]
         complete = since >= pruned or since == 0
         gone = db.execute(_GONE, (Gone.MESSAGE, folder, since)).fetchall()
     return Changes(
         cursor=cursor,
         uidnext=uidnext,
-        arrived=[_state(row) for row in found if row[4] > since],
-        changed=[_state(row) for row in found if row[4] <= since],
+        arrived=arrived,
+        changed=changed,
         gone=[uid for (uid,) in gone] if complete else [],
         complete=complete,
     )
@@ -102,7 +109,8 @@ def are_many(index: Index, folder: int, since: int) -> bool:
     rows = index.query(
         "SELECT max(pruned, floor) <= ?2 AND"
         " (SELECT count(*) FROM"
-        " (SELECT 1 FROM message WHERE folder = ?1 AND modseq > ?2 LIMIT ?3))"
+        " (SELECT 1 FROM message INDEXED BY message_modseq"
+        " WHERE folder = ?1 AND modseq > ?2 LIMIT ?3))"
         " + (SELECT count(*) FROM"
         " (SELECT 1 FROM gone WHERE type = ?4 AND folder = ?1 AND modseq > ?2 LIMIT ?3)) >= ?3"
         " FROM state",

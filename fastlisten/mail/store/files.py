@@ -151,11 +151,12 @@ class Files(Mapping[str, Found]):
     are many tables of strings.
     """
 
-    __slots__ = ("_box", "_tables")
+    __slots__ = ("_box", "_emptied", "_tables")
 
     def __init__(self, box: Maildir) -> None:
         self._box = box
         self._tables: tuple[dict[str, str], ...] = tuple({} for _ in range(_TABLES))
+        self._emptied = 0  # how many, by `take_any`
 
     def put(self, name: str, place: str) -> str | None:
         """Put a file where it is: ``/`` and its name in cur/, or its name in new/.
@@ -185,10 +186,11 @@ class Files(Mapping[str, Found]):
 
     def take_any(self) -> tuple[str, str] | None:
         """Take any file out; return its name and its place, None if there is none left."""
-        for table in self._tables:
-            if table:
-                return table.popitem()
-        return None
+        while not self._tables[self._emptied]:
+            if self._emptied == _TABLES - 1:
+                return None
+            self._emptied += 1
+        return self._tables[self._emptied].popitem()
 
     def __getitem__(self, name: str) -> Found:
         return self.found(name, self._tables[hash(name) % _TABLES][name])
