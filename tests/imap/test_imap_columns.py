@@ -37,7 +37,9 @@ def loaded(rows: Sequence[tuple[int, int, int, bool]]) -> FolderState:
         uid += step
         found.append((uid, modseq, bits, "$Forwarded $MDNSent" if keywords else ""))
     state = FolderState()
-    state.load(Loaded(1 << 62, uid + 1, found))
+    whole = Loaded(1 << 62, uid + 1)
+    whole.add(found)
+    state.load(whole)
     return state
 
 
