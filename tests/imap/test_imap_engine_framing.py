@@ -115,7 +115,8 @@ def test_literal_plus_needs_no_go_ahead() -> None:
 def test_literal_may_hold_what_looks_like_a_command() -> None:
     driver = ImapDriver()
     driver.send(b"a SELECT {19+}\r\nx\r\nb LOGOUT {3+}\r\ny\r\n")
-    assert driver.events == [Refusal("SELECT", "Mailbox name is not valid mUTF-7")]
+    text = "Mailbox name is not valid mUTF-7"
+    assert driver.events == [Refusal("SELECT", text, bad=False, code=b"CANNOT")]
     assert driver.output == b"a NO [CANNOT] Mailbox name is not valid mUTF-7\r\n"
 
 

@@ -172,5 +172,5 @@ def test_reasons_are_a_fixed_set() -> None:
 @pytest.mark.skipif(not MANUAL.exists(), reason="docs/ is not beside these tests")
 def test_manual_has_every_reason() -> None:
     part = MANUAL.read_text().partition("The reasons of negative replies are")[2]
-    part = part.partition("The format is")[0]
+    part = part.partition("With imap,")[0]
     assert set(re.findall(r"`([a-z-]+)`", part)) == REASONS

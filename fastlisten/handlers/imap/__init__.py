@@ -26,6 +26,7 @@ The modules, from the listener down to the octets:
         searching          SEARCH
         message_commands   STORE, EXPUNGE, COPY, MOVE
           message_flags    flags between protocol and store
+        reasons            by which reason that is counted
         rejection          why a command is not carried out
       session_log          the log of sessions
       engine/              octets to commands, and responses to octets, without I/O

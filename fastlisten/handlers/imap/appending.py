@@ -26,7 +26,7 @@ class Appending:
         services: run what must be done though the client has gone.
     """
 
-    __slots__ = ("_account", "_append", "_connection", "_error", "_services")
+    __slots__ = ("_account", "_append", "_connection", "_error", "_services", "_sizes")
 
     def __init__(self, account: Account, connection: Connection, services: Services) -> None:
         self._account = account
@@ -34,6 +34,7 @@ class Appending:
         self._services = services
         self._append: Append | None = None
         self._error: StoreError | None = None
+        self._sizes: list[int] = []
 
     async def begin(self, event: AppendMessage) -> None:
         """Accept a message.
@@ -51,6 +52,7 @@ class Appending:
             await self._append.begin(flags, keywords, date)
         except ValueError as error:
             raise Rejected("Invalid flag", codes.CANNOT) from error
+        self._sizes.append(event.size)
         self._connection.engine.accept()
 
     async def add(self, event: AppendOctets) -> None:
@@ -71,6 +73,8 @@ class Appending:
         assert self._append is not None
         appended = await self._append.commit()
         self._append = None
+        for size in self._sizes:
+            self._services.session_log.counts.message("accepted", size)
         return codes.append_uid(appended.uidvalidity, appended.uids)
 
     def drop(self) -> None:

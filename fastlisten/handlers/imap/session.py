@@ -35,6 +35,7 @@ from fastlisten.handlers.imap.engine.commands import (
 from fastlisten.handlers.imap.engine.status_responses import status
 from fastlisten.handlers.imap.folder_commands import FOLDER_COMMANDS
 from fastlisten.handlers.imap.quota_commands import QUOTA_COMMANDS
+from fastlisten.handlers.imap.reasons import reason_of
 from fastlisten.handlers.imap.rejection import (
     BrokenOffError,
     ClientGoneError,
@@ -176,8 +177,10 @@ class Session(SessionState):
             self.dialogue = None
             self._end_idle()
             self.drop_append()
-            if isinstance(event, Refusal) and event.unsaved and self.mailbox is not None:
-                self.mailbox.saved = ()
+            if isinstance(event, Refusal):
+                self._count_rejection(event.code, event.bad)
+                if event.unsaved and self.mailbox is not None:
+                    self.mailbox.saved = ()
             return
         login = self.login
         if isinstance(event, _ADMITTED) and login and not self.services.admits(login):
@@ -246,9 +249,13 @@ class Session(SessionState):
     def _reject(self, error: Rejected) -> None:
         engine = self.engine
         self.dialogue = None
+        storing = self.appending is not None
         self.drop_append()
         if not engine.waiting:
             return  # nobody has asked: it is IDLE, and the next notice tries again
+        kind = self._count_rejection(error.code, error.bad)
+        if storing:
+            self.session_log.counts.message("deferred" if kind == b"4" else "rejected")
         if error.bad:
             engine.bad(error.text, error.code)
         else:
@@ -257,6 +264,12 @@ class Session(SessionState):
                 self._failures += 1
                 if self._failures >= self.services.rules.login_attempts:
                     engine.bye("Too many failed logins", codes.LIMIT)
+
+    def _count_rejection(self, code: bytes, bad: bool) -> bytes:
+        """Count a negative answer; return its class."""
+        kind, reason = reason_of(code, bad=bad)
+        self.session_log.counts.rejection(kind, reason)
+        return kind
 
     # --- IDLE ---------------------------------------------------------------------------------
 

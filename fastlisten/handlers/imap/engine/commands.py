@@ -426,12 +426,16 @@ class Refusal:
     Attributes:
         command: its name in upper case; empty if there is none that is known.
         text: what was said.
+        bad: with BAD.
+        code: the response code that was said.
         unsaved: it is a SEARCH whose result was to be saved, and ``$`` is empty now (RFC 5182 2.1).
     """
 
     command: str
     text: str
     unsaved: bool = False
+    bad: bool = True
+    code: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

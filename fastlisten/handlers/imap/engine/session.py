@@ -123,7 +123,7 @@ class Session:
         if literal is not None and not literal.waits and self._reading is not _END:
             self._swallowed = 0
             self._begin_swallowing(literal)
-        return Refusal(name, error.text, error.unsaved)
+        return Refusal(name, error.text, error.unsaved, error.status == "BAD", code)
 
     def _count_bad(self) -> None:
         self._bad += 1
