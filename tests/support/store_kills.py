@@ -13,6 +13,10 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+from fastlisten.mail.accounts.quota import Quota
+from fastlisten.mail.delivery.delivery_queue import sync_directories
+from fastlisten.mail.delivery.mailbox_room import MailboxRoom, QuotaExceededError
+from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store import absorb, files, folders, special_folders
 from fastlisten.mail.store.absorb import look
@@ -25,6 +29,7 @@ from fastlisten.mail.store.files import Listing
 from fastlisten.mail.store.flags import store
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import Flag, FolderNotFoundError, StoreMode
+from fastlisten.mail.store.kept_indexes import KeptIndexes
 from fastlisten.mail.store.pending import box_of
 from fastlisten.mail.store.rebuild import rebuild
 from fastlisten.mail.store.restore import restore
@@ -489,3 +494,48 @@ class Restore(Changes):
             for message in Maildir(f"{place}/mail/{name}").messages():
                 texts.add(Maildir(f"{place}/mail/{name}").read(message))
         assert {b"later", b"new"} <= texts
+
+
+# --- delivery -------------------------------------------------------------------------------------
+
+
+class Deliver:
+    """A message takes the last place of a quota, and a second one finds none."""
+
+    def prepare(self, place: str) -> None:
+        with index_of(place) as index:
+            deliver(index.maildir, b"one", "1.a")
+            look(index, inbox(index).id)
+            deliver(index.maildir, b"two", "2.a")
+
+    def work(self, place: str, tell: Tell) -> None:
+        indexes = KeptIndexes()
+        for name in ("3.a", "4.a"):
+            tell(json.dumps(self.taken(place, name, indexes)))
+        indexes.close()
+
+    def taken(self, place: str, name: str, indexes: KeptIndexes) -> bool:
+        """Deliver a message; return whether there was room for it."""
+        room = MailboxRoom(indexes, place, Quota(None, 3))
+        staged = StagedMessage([Maildir(place)], name, rooms={place: room})
+        try:
+            staged.write([name.encode()])
+            staged.prepare()
+            staged.settle(sync_directories(staged.move()))
+        except QuotaExceededError:
+            return False
+        return True
+
+    def check(self, place: str, told: list[str], finished: bool) -> None:
+        heard = told_of(told)
+        assert heard == [True, False][: len(heard)]
+        assert len(heard) == 2 or not finished
+        with index_of(place) as index:
+            settle(index)
+            found = {it[0] for it in contents_of(index, inbox(index).id).values()}
+            assert found - {b"3.a"} == {b"one", b"two"}
+            assert b"3.a" in found if heard else True
+        indexes = KeptIndexes()
+        again = [self.taken(place, name, indexes) for name in ("5.a", "6.a")]
+        indexes.close()
+        assert again == [len(found) < 3, False]

@@ -25,11 +25,12 @@ SCENARIOS = {
     "Lost": 60,
     "Rebuild": 60,
     "Restore": 60,
+    "Deliver": 60,
 }
 
 
 #: Those that take longest: a whole index is made again after each kill.
-LONG = ("First", "Lost", "NewAccount", "Import", "Rebuild", "Restore")
+LONG = ("First", "Lost", "NewAccount", "Import", "Rebuild", "Restore", "Deliver")
 
 
 @pytest.mark.parametrize(
