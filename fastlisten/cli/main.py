@@ -1,4 +1,4 @@
-"""The command line: `fastlisten serve|check|show|account`, and the commands for a running server.
+"""The command line: `fastlisten serve|check|show|dns|account`, and those for a running server.
 
 Rules of this file: arguments and exit codes. A subcommand's module is imported only if it runs, so
 that `check` needs no event loop, and nothing that takes time is imported before `serve` handles
@@ -50,7 +50,17 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser(
         "show", help="print every setting of every listener, and where it comes from"
     )
-    for one in (serve, check, show):
+    dns = commands.add_parser(
+        "dns", help="print the DNS records with which mail programs find the server"
+    )
+    dns.add_argument(
+        "--domain",
+        action="append",
+        default=[],
+        metavar="DOMAIN",
+        help="a domain of mail, instead of those of the accounts; may be repeated",
+    )
+    for one in (serve, check, show, dns):
         one.add_argument(
             "file",
             nargs="?",
@@ -269,6 +279,10 @@ def _run(arguments: Sequence[str], signals: ProgramSignals | None) -> int:
         from fastlisten.cli import show
 
         return show.run(given.file, given.mode or "text", sys.stdout, sys.stderr)
+    if given.command == "dns":
+        from fastlisten.cli import dns
+
+        return dns.run(given.file, given.domain, sys.stdout, sys.stderr)
     if given.command == "account":
         return _account(given)
     if given.command is not None:

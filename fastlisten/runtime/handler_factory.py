@@ -13,6 +13,7 @@ from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
 from fastlisten.handlers.registry import registered_handler
 from fastlisten.mail.accounts.quota import Quota
+from fastlisten.runtime.client_services import client_services
 from fastlisten.runtime.control import Control
 from fastlisten.runtime.handler_problem import handler_problem
 
@@ -66,9 +67,15 @@ def handler_settings(
                 config.process["server.quota.bytes"], config.process["server.quota.messages"]
             ),
             "app": settings["app"],
+            # Only there, because its change would make the handler of every listener again.
+            "client-services": client_services(config) if _shows_services(settings) else (),
             "control": control,
         },
     )
+
+
+def _shows_services(settings: ListenerSettings) -> bool:
+    return settings.protocol == "http" and settings["http.autoconfig"] != "off"
 
 
 def make_handler(

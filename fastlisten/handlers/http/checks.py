@@ -22,6 +22,8 @@ def check_http(http: CheckedProtocol) -> None:
     ours = [listener for listener in http.listeners if _is_ours(listener)]
     for listener in ours:
         app = listener["app"]
+        if app is not None and listener[f"{http.name}.autoconfig"] == "only":
+            listener.error(f"{http.name}.autoconfig", f"{app} would get no request", "on, off")
         if app is not None and listener.sets(hosts):
             message = f"the application {app} must check the Host header itself; "
             listener.error(hosts, message + "this is for the management application")

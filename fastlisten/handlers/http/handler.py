@@ -14,6 +14,7 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
+from fastlisten.handlers.http.client_setup import ClientSetup, nothing
 from fastlisten.handlers.http.settings import HTTP
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class HttpHandler(Handler):
         super().__init__(settings)
         self._values = self.settings.options
         app = settings.extra.get("app")
+        self._setup: str = self._values["autoconfig"]
+        if self._setup == "only":
+            app = nothing
         name, self._make = settings.kept.get("app", (None, None))
         if self._make is None or name != app:
             self._make = _application_maker(app)
@@ -124,8 +128,15 @@ class HttpHandler(Handler):
 
         app = self._make(self.settings)
         # The management application relies on lifespan; the option is for other applications.
-        own = self.settings.extra.get("app") is None
-        self._lifespan = await Lifespan.enter(app, "on" if own else self._values["lifespan"])
+        mode = self._values["lifespan"]
+        if self._setup == "only":
+            mode = "off"
+        elif self.settings.extra.get("app") is None:
+            mode = "on"
+        self._lifespan = await Lifespan.enter(app, mode)
+        if self._setup != "off":
+            services = self.settings.extra.get("client-services", ())
+            app = ClientSetup(app, services, self.settings.hostname)
         self._service = Service(app, self._lifespan.shared, self._values, self.settings.listener)
 
     def drain(self) -> None:

@@ -72,6 +72,15 @@ _OPTIONS: tuple[Option, ...] = (
         extra={"unix": True},
     ),
     Option(
+        key="autoconfig",
+        kind="choice",
+        default="off",
+        choices=("off", "on", "only"),
+        text="Answer mail programs that look for their settings (Mozilla's autoconfig, Microsoft's "
+        "autodiscover). `on`: before the application, or the management application, gets the "
+        "request; `only`: nothing else is here.",
+    ),
+    Option(
         key="access-log",
         kind="boolean",
         default=True,
