@@ -58,9 +58,10 @@ def measure_imap(
             return _memory(workload, server, plan, mail)
         if workload.kind == "latency":
             return _latency(workload, server, plan, mail, directory)
-        before = count_files(directory) if workload.data == "disk" else 0
+        appends = any(word.startswith("APPEND ") for word in workload.options)
+        before = count_files(directory) if appends else 0
         sample = processor_time(workload, server, plan)
-        if workload.data == "disk":
+        if appends:
             stored = sample.detail["stored"] = count_files(directory) - before
             if stored < sample.detail["operations"]:
                 raise MeasurementError(f"only {stored} messages have been stored")

@@ -111,7 +111,8 @@ def test_full_disk(
 
 
 def test_client_that_goes_away(server: ImapServer, client: Lines) -> None:
-    client.send(b"a APPEND INBOX {1000+}\r\nSubject: x\r\n")
+    # More than is kept in memory.
+    client.send(b"a APPEND INBOX {200000+}\r\n" + b"Subject: x\r\n" * 10_000)
     until(lambda: list((server.root / "tmp").iterdir()), "a file in tmp/")
     client.close()
     nothing_is_left(server)

@@ -202,7 +202,10 @@ class MaildirAccount(Owner):
 
     async def append(self, name: str) -> MaildirAppend:
         """Begin to append messages to a folder."""
-        return MaildirAppend(self._use, await self._use.use(_appending, name))
+        append = MaildirAppend(self._use, lambda index: _appending(index, name))
+        if self._known(name) is None:  # else it is most likely there, and looked for later
+            await append.prepare()
+        return append
 
     # --- notices ------------------------------------------------------------------------------
 
