@@ -41,7 +41,8 @@ def test_changes_are_told_at_once(server: ImapServer) -> None:
     assert [first.response() for _ in range(2)] == [b"* 2 EXPUNGE", b"* 2 RECENT"]
     second.ok(b"APPEND INBOX {%d+}\r\n%b" % (len(MESSAGE), MESSAGE))
     assert first.response() == b"* 3 EXISTS"
-    assert done(first) == [b"* 3 RECENT", b"OK Idle completed."]
+    # Either session may be the one for which it is recent.
+    assert done(first)[-1] == b"OK Idle completed."
     second.ok("STORE 1 +FLAGS (\\Seen)")
     assert first.ok("NOOP") == [b"* 1 FETCH (FLAGS (\\Seen \\Recent))"]
 
