@@ -101,14 +101,15 @@ class IndexUse:
         Raises:
             StoreError: it could not be done.
         """
-        self.pin()
-        try:
-            index = self._index
-            if index is None:
-                index = await self._opened()
-            return await self._in_thread(partial(work, index, *arguments, **options))
-        finally:
-            self.unpin()
+        async with self.resources.turns:
+            self.pin()
+            try:
+                index = self._index
+                if index is None:
+                    index = await self._opened()
+                return await self._in_thread(partial(work, index, *arguments, **options))
+            finally:
+                self.unpin()
 
     def pin(self) -> None:
         """Keep the index open, once it is, until `unpin`."""
@@ -159,7 +160,7 @@ class IndexUse:
         if self._index is None:
             self._gate = gate = asyncio.get_running_loop().create_future()
             try:
-                await self.resources.make_room()
+                await self.resources.opening()
                 try:
                     self._index = await self._in_thread(self._open)
                 except BaseException:

@@ -83,6 +83,7 @@ class OpenAccounts:
         self._timer.cancel()
         while self._closing:
             await asyncio.wait(self._closing)
+        await self.resources.settle()
         for account in self._accounts.values():
             await _close(account)
         self._accounts.clear()

@@ -7,6 +7,7 @@ to a limit, by those that have used them last.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import OrderedDict
 from concurrent.futures import Executor
@@ -17,7 +18,7 @@ from fastlisten.mail.store.notices import Notices
 
 __all__ = ["KEPT_FOLDERS", "KEPT_MESSAGES", "OPEN_INDEXES", "Resources"]
 
-#: Indexes that are open at once, unless more are in use.
+#: Indexes that are open at once, apart from those of messages that clients are sending.
 OPEN_INDEXES = 64
 
 #: Folders that nobody has open and that stay in memory.
@@ -48,6 +49,7 @@ class Resources:
         pool: as given.
         notices: as given.
         files: what is known of the files of messages.
+        turns: one for each thing that is done with an index.
     """
 
     def __init__(self, pool: Executor, notices: Notices | None = None) -> None:
@@ -56,17 +58,27 @@ class Resources:
         self.files = KnownFiles()
         self._idle: OrderedDict[_Closable, None] = OrderedDict()  # open, and not in use
         self._open = 0
+        self._closing: asyncio.Task[None] | None = None
+        # More would only wait for a thread, with an open index each.
+        self.turns = asyncio.Semaphore(OPEN_INDEXES)
         self._folders: OrderedDict[_Droppable, int] = OrderedDict()  # with their messages
         self._messages = 0
 
     # --- open indexes -------------------------------------------------------------------------
 
-    async def make_room(self) -> None:
+    async def opening(self) -> None:
         """Count one more open index; before, close those that have not been used for longest."""
         self._open += 1
+        await self._make_room()
+
+    async def _make_room(self) -> None:
         while self._open > OPEN_INDEXES and self._idle:
             with contextlib.suppress(Exception):  # which has been logged
                 await next(iter(self._idle)).close_index()
+
+    async def _trim(self) -> None:
+        await self._make_room()
+        self._closing = None
 
     def in_use(self, index: _Closable) -> None:
         """Take note that an index must not be closed."""
@@ -75,11 +87,18 @@ class Resources:
     def not_in_use(self, index: _Closable) -> None:
         """Take note that an index may be closed."""
         self._idle[index] = None
+        if self._open > OPEN_INDEXES and self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._trim())
 
     def closed(self, index: _Closable) -> None:
         """Count one less open index."""
         self._open -= 1
         self._idle.pop(index, None)
+
+    async def settle(self) -> None:
+        """Wait until nothing is being closed for lack of room."""
+        if self._closing is not None:
+            await asyncio.wait([self._closing])
 
     # --- folders that nobody has open ---------------------------------------------------------
 
