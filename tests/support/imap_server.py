@@ -19,6 +19,7 @@ from typing import Any
 
 from fastlisten import testing
 from fastlisten.handlers.imap.handler import ImapHandler
+from fastlisten.runtime.listener import Listener
 from support.accounts import cheap_hash, write_accounts
 from support.mail_store import deliver
 from support.waiting import PATIENCE
@@ -97,6 +98,8 @@ class ImapServer:
     Attributes:
         directory: its data directory.
         port: the port on 127.0.0.1.
+        handler: it.
+        listener: that of the handler.
         context: the context for clients.
         faults: calls of the loop's exception handler.
         stop: begins to stop the server.
@@ -106,6 +109,7 @@ class ImapServer:
         self.directory = directory
         self.port = 0
         self.handler: ImapHandler | None = None
+        self.listener: Listener | None = None
         self.context: ssl.SSLContext | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.faults: list[dict[str, Any]] = []
@@ -216,7 +220,7 @@ def serve_imap(
         ) as served:
             server.port, server.context = served.port, served.client_context
             assert isinstance(served.handler, ImapHandler)
-            server.handler = served.handler
+            server.handler, server.listener = served.handler, served.listener
             ready.set()
             await finished.wait()
 
