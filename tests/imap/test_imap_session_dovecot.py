@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from support.dovecot_imap import DOVECOT_IMAP
+from support.dovecot_imap import DOVECOT_IMAP, ROOT
 from support.dovecot_session import Dovecot, dovecot_sessions, fill, normal
 from support.imap_dialogues import PROGRAMS, spelled
 from support.imap_server import ADDRESS, serve_imap
 from support.marks import external
 
 dovecot = dovecot_sessions
+
+#: Dovecot 2.4.5 sends the CR before it again, when a chunk begins with the LF of a line's end.
+WRONG_IN_2_4 = ("UID fetch 7 (UID RFC822.SIZE BODY.PEEK[]<65536.131072>)",)
 
 DIALOGUES: dict[str, Sequence[tuple[int, str | bytes]]] = {
     "fetch": [
@@ -182,4 +185,6 @@ def test_mail_program(tmp_path: Path, dovecot: Callable[[], Dovecot], program: s
         ours, theirs = server.lines(), dovecot()
         for step, _ in PROGRAMS[program]:
             answer, right = ours.say(spelled(step)), theirs.say(spelled(step))
+            if ROOT and step in WRONG_IN_2_4:
+                continue
             assert normal(answer) == normal(right), (step, answer, right)

@@ -1,7 +1,9 @@
 """Dovecot's IMAP process on messages of a test: what it says of them, as values.
 
 Rules of this file: the process speaks IMAP on its standard input and output, without a login and
-without any other process of Dovecot. Root lends it to nobody, as Dovecot refuses root.
+without any other process of Dovecot. Root lends it to nobody, as Dovecot refuses root. If the
+environment has DOVECOT_ROOT, it is the one of the Debian in that directory, a Dovecot 2.4 or newer
+(`.ci/full dovecot`); that takes root.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import imaplib
 import os
 import re
 import shlex
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,12 @@ from support.other_user import NOBODY, user_directory
 __all__ = [
     "DOVECOT_IMAP",
     "MIME",
+    "ROOT",
+    "SLASHES",
     "Dovecot",
+    "account_directory",
+    "command_of",
+    "configured",
     "cut_off",
     "doubtful",
     "dovecot",
@@ -30,8 +39,14 @@ __all__ = [
     "values_of",
 ]
 
+#: The Debian that has it, empty for the one that runs.
+ROOT = os.environ.get("DOVECOT_ROOT", "")
+
 #: Where Debian's package dovecot-imapd has it.
-DOVECOT_IMAP = "/usr/lib/dovecot/imap"
+DOVECOT_IMAP = f"{ROOT}/usr/lib/dovecot/imap"
+
+#: For names without Maildir++'s dots in them.
+SLASHES = "namespace inbox {\n inbox = yes\n separator = /\n}\n"
 
 #: Begins a message: without it, or a Content-Type, Dovecot ignores fields such as Content-ID, as
 #: RFC 2045 4 allows.
@@ -108,50 +123,80 @@ class Dovecot:
 @contextlib.contextmanager
 def dovecot(messages: Sequence[bytes]) -> Iterator[Dovecot]:
     """Let Dovecot serve messages, numbered from 1 in their order."""
-    with user_directory() as directory:
+    with account_directory() as directory:
         mail = directory / "mail"
         for folder in ("cur", "new", "tmp"):
             (mail / folder).mkdir(parents=True)
         for number, data in enumerate(messages):
             (mail / "cur" / f"{number + 1}.M{number}.host:2,S").write_bytes(data)
-        yield from _session(_configured(directory))
+        yield from _session(configured(directory))
 
 
 @contextlib.contextmanager
 def dovecot_command() -> Iterator[list[str]]:
     """Make an empty account of Dovecot's; return the command that serves it."""
-    with user_directory() as directory:
+    with account_directory() as directory:
         (directory / "mail").mkdir()
-        yield _command(
-            _configured(directory, "namespace inbox {\n inbox = yes\n separator = /\n}\n")
-        )
+        yield command_of(configured(directory, SLASHES))
 
 
-def _configured(directory: Path, more: str = "") -> Path:
+@contextlib.contextmanager
+def account_directory() -> Iterator[Path]:
+    """Make a directory for an account, where Dovecot can see it."""
+    if not ROOT:
+        with user_directory() as directory:
+            yield directory
+        return
+    path = Path(tempfile.mkdtemp(prefix="fastlisten-test-", dir=f"{ROOT}/tmp"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def _inside(path: Path) -> Path:
+    """Return a path as Dovecot sees it."""
+    return Path("/") / path.relative_to(ROOT) if ROOT else path
+
+
+def configured(directory: Path, more: str = "") -> Path:
     """Write a configuration that serves `mail` in a directory, and let Dovecot own that."""
-    mail = directory / "mail"
+    mail, inside = directory / "mail", _inside(directory)
     user, group = os.geteuid(), os.getegid()
     if user == 0:
         user, group = NOBODY.pw_uid, NOBODY.pw_gid
         for path in (mail, *mail.rglob("*")):
             os.chown(path, user, group)
+    place = f"mail_location = maildir:{inside}/mail\n"
+    if ROOT:
+        place = (
+            "dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n"
+            f"mail_driver = maildir\nmail_path = {inside}/mail\n"
+            # Otherwise messages get $HasAttachment or $HasNoAttachment when they are read.
+            "mail_attachment_detection_options =\n"
+        )
     configuration = directory / "dovecot.conf"
     configuration.write_text(
-        f"mail_location = maildir:{mail}\nmail_uid = {user}\nmail_gid = {group}\n"
+        f"{place}mail_uid = {user}\nmail_gid = {group}\n"
         "first_valid_uid = 1\nfirst_valid_gid = 1\nssl = no\nlog_path = /dev/null\n"
-        f"base_dir = {directory}/run\nstate_dir = {directory}/state\n{more}"
+        f"base_dir = {inside}/run\nstate_dir = {inside}/state\n{more}"
     )
     return configuration
 
 
-def _command(configuration: Path) -> list[str]:
-    settings = {**own_environment(), "USER": "test", "HOME": str(configuration.parent)}
+def command_of(configuration: Path) -> list[str]:
+    """Return the command that serves an account on its standard input and output."""
+    inside = _inside(configuration)
+    settings = {**own_environment(), "USER": "test", "HOME": str(inside.parent)}
     words = ["env", "-i", *(f"{name}={value}" for name, value in settings.items())]
-    return [*words, DOVECOT_IMAP, "-c", str(configuration)]
+    if ROOT:
+        words += ["chroot", ROOT]
+    return [*words, DOVECOT_IMAP.removeprefix(ROOT), "-c", str(inside)]
 
 
 def _session(configuration: Path) -> Iterator[Dovecot]:
-    command = shlex.join(_command(configuration))
+    command = shlex.join(command_of(configuration))
     client = imaplib.IMAP4_stream(f"exec {command} 2>/dev/null")
     try:
         assert client.select("INBOX", readonly=True)[0] == "OK"
