@@ -70,7 +70,7 @@ def used(file: Path) -> set[str]:
         re.MULTILINE,
     )
     return {
-        *re.findall(r'^@external\("(.+)"\)$', text, re.MULTILINE),
+        *re.findall(r'^@(?:external|npm)\("(.+)"\)$', text, re.MULTILINE),
         *("".join(names) for names in libraries),
     }
 

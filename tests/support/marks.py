@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-__all__ = ["external", "needs_ipv6"]
+__all__ = ["external", "needs_ipv6", "npm"]
 
 _Test = TypeVar("_Test", bound=Callable[..., None])
 
@@ -23,6 +23,13 @@ def external(program: str) -> Callable[[_Test], _Test]:
     missing = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin") is None
     skip = pytest.mark.skipif(missing, reason=f"needs the program {program}")
     return lambda test: pytest.mark.external(program)(skip(test))
+
+
+def npm(package: str) -> Callable[[_Test], _Test]:
+    """Return the decorator of tests that need a package of npm, in a directory of NODE_PATH."""
+    places = filter(None, os.environ.get("NODE_PATH", "").split(os.pathsep))
+    missing = not any(os.path.isdir(os.path.join(place, package)) for place in places)
+    return pytest.mark.skipif(missing, reason=f"needs npm's {package} in NODE_PATH")
 
 
 def _has_ipv6() -> bool:
