@@ -86,6 +86,8 @@ def test_address_outside_ascii(served: Served) -> None:
 
 
 def test_whole_address_comes_first(served: Served) -> None:
+    folder(served, "boss")
+    folder(served, "boss", "alice+boss")
     assert codes(served.say(HELLO + to("alice+boss") + DATA))[-1] == 250
     assert counts(served) == {}
     assert counts(served, "alice+boss") == {"": 1}

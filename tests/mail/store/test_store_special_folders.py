@@ -84,6 +84,7 @@ def test_folders_are_made_once(tmp_path: Path) -> None:
         (["SPAM", "archives"], {"Junk": "SPAM", "Archive": "archives"}),
         (["INBOX/Sent", "INBOX/Spam"], {"Sent": "INBOX/Sent", "Junk": "INBOX/Spam"}),
         (["INBOX/Sent", "Sent"], {"Sent": "Sent"}),
+        (["INBOX/Drafts", "Drafts"], {"Drafts": "Drafts"}),
         (["Gesendet", "Sent"], {"Sent": "Gesendet"}),
         (["Work/Sent"], {}),
     ],
