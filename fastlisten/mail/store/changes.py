@@ -33,13 +33,14 @@ _GONE = "SELECT uid FROM gone WHERE type = ? AND folder = ? AND modseq > ? ORDER
 MANY = 2_000
 
 
-def changes(index: Index, folder: int, since: int) -> Changes:
+def changes(index: Index, folder: int, since: int, *, whole: bool = False) -> Changes:
     """Return what has happened after a modification sequence.
 
     Args:
         index: the account's.
         folder: the folder's id.
         since: a modification sequence; 0: from the beginning.
+        whole: all other messages count as changed, so that what is left out is gone.
 
     Raises:
         FolderNotFoundError: the folder has been deleted.
@@ -59,7 +60,7 @@ def changes(index: Index, folder: int, since: int) -> Changes:
             " FROM message INDEXED BY message_modseq"
             " WHERE folder = ?1 AND modseq > ?2 ORDER BY uid",
             # What came before the floor may have been told otherwise: all of it counts as changed.
-            (folder, 0 if since < floor else since, floor),
+            (folder, 0 if since < floor or whole else since, floor),
         )
         arrived: list[MessageState] = []
         changed: list[MessageState] = []

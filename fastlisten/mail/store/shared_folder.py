@@ -455,6 +455,8 @@ def _refreshed(
     news: Changes | Loaded | None = None
     if since > 0 and not are_many(index, folder, since):
         news = changes(index, folder, since)
+        if not news.complete:  # nobody knows what is gone: it is what is not there any more
+            news = changes(index, folder, since, whole=True)
     elif since >= 0:
         news = loaded(index, folder, since)
     rows = index.query("SELECT id, name, uidvalidity, recent FROM folder WHERE id = ?", (folder,))
