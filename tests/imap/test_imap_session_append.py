@@ -24,8 +24,10 @@ def server(tmp_path: Path) -> Iterator[ImapServer]:
 
 
 @pytest.fixture
-def client(server: ImapServer) -> Lines:
-    return server.lines("INBOX")
+def client(server: ImapServer) -> Iterator[Lines]:
+    client = server.lines("INBOX")
+    yield client
+    client.close()
 
 
 def literal(message: bytes) -> bytes:

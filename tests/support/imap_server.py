@@ -194,10 +194,11 @@ def serve_imap(
         tls: as in `testing.serve`.
         idle_timeout: as in `testing.serve`.
         quota: the account's, in TOML.
-        options: as in `testing.serve`; unless they name folders, the account gets none.
+        options: as in `testing.serve`; unless they say otherwise, the account gets no folders, and
+            as many sessions as a test opens.
         accounts: other accounts, in TOML.
     """
-    options = {**NO_FOLDERS, **(options or {})}
+    options = {**NO_FOLDERS, "sessions-per-user": None, **(options or {})}
     write_accounts(
         directory / "accounts.toml",
         f'[account."{ADDRESS}"]\npassword = "{cheap_hash(PASSWORD)}"\nquota = {quota}\n{accounts}',
