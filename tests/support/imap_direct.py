@@ -43,7 +43,14 @@ class DirectHandler(ImapHandler):
     """
 
     def __init__(self, mail: MemoryAccount) -> None:
-        super().__init__(HandlerSettings(listener="imap", protocol="imap", hostname="mx.test"))
+        super().__init__(
+            HandlerSettings(
+                listener="imap",
+                protocol="imap",
+                hostname="mx.test",
+                options={"sessions-per-user": None},
+            )
+        )
         self.idling = IdleSessions(lambda loop, then: None, lambda: None)
         self.mail = mail
         self.opened = 0
