@@ -60,6 +60,8 @@ def carry_out(server: ImapServer, report: Report, number: int) -> None:
         octets = step if isinstance(step, bytes) else step.encode()
         who = "2 " if octets.startswith(b"2 ") else ""
         _check(sessions[who], octets.removeprefix(who.encode()), box.encode(), pattern)
+    for one in sessions.values():
+        one.say("LOGOUT")  # a user may have a few sessions only
 
 
 def _check(client: Lines, command: bytes, box: bytes, pattern: str) -> None:
