@@ -89,7 +89,7 @@ def look(index: Index, folder: int, *, thorough: bool = False) -> Looked:
     looked = Looked()
     with index.locked():
         box = box_of(index, folder)
-        if box is None:
+        if box is None or index.read_only:
             return looked
         ((seen,),) = index.query("SELECT seen_mtime FROM folder WHERE id = ?", (folder,))
         former = index.query("SELECT uidnext FROM former_uids WHERE folder = ?", (folder,))

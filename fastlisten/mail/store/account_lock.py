@@ -8,6 +8,7 @@ last announced a change.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import threading
@@ -66,7 +67,12 @@ class AccountLock:
             os.close(fd)
 
     def _opened(self) -> int:
-        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _is_current(self) -> bool:
         try:

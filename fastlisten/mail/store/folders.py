@@ -99,7 +99,8 @@ def _directory_of(name: str) -> str:
 def discover(index: Index) -> None:
     """Compare the directories with the index."""
     with index.locked():
-        _discover(index)
+        if not index.read_only:
+            _discover(index)
 
 
 def _discover(index: Index) -> None:

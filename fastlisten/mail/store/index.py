@@ -22,17 +22,22 @@ Measured: the log holds some 11,000 rows that are not synced.
 Damage is noticed by whoever reads a damaged page. Whoever has the lock next, or closes the index,
 checks all of it, puts it aside if it is damaged indeed, and makes it again from the files and the
 snapshot: folders have other ids then, so that what is open ends.
+
+On a full or read-only filesystem, an index that was closed in order is opened for reading: mail
+that it knows can be read. Whoever has the lock next tries to open it for writing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import secrets
 import sqlite3
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -44,7 +49,15 @@ from fastlisten.mail.store.file_identity import identity_of
 from fastlisten.mail.store.schema import SCHEMA, STEPS, VERSION
 from fastlisten.private_files import open_new, replace, sync_directory
 
-__all__ = ["LARGEST_SLICE", "RESTORED_STRIDE", "UID_STRIDE", "Index", "boot_id"]
+__all__ = [
+    "FULL",
+    "LARGEST_SLICE",
+    "RESTORED_STRIDE",
+    "UID_STRIDE",
+    "Index",
+    "boot_id",
+    "cannot_write",
+]
 
 logger = logging.getLogger("fastlisten.mail")
 
@@ -70,6 +83,21 @@ _UIDVALIDITY = "uidvalidity"
 #: Primary result codes of SQLite: SQLITE_CORRUPT, SQLITE_NOTADB.
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
+#: Of a full filesystem.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+#: Result codes of SQLite on a full or read-only filesystem: also where it makes files of its own.
+_UNWRITABLE = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_WRITE,
+    }
+)
+
 #: UIDs and UIDVALIDITY are below this (RFC 3501 9, nz-number).
 _UID_LIMIT = 1 << 32
 
@@ -78,6 +106,13 @@ def boot_id() -> str:
     """Return what is different after every start of the machine (random(4))."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+def cannot_write(error: BaseException) -> bool:
+    """Return whether an error says that a filesystem is full or read-only, and no more."""
+    if isinstance(error, OSError):
+        return error.errno in FULL or error.errno == errno.EROFS
+    return getattr(error, "sqlite_errorcode", 0) in _UNWRITABLE
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
@@ -92,6 +127,7 @@ class Index:
         finish: called with the index under the lock, if there is pending file work.
         quota: how much mail the account may have.
         suspect: damage has been noticed, and not yet been looked into.
+        read_only: why nothing can be written; None if that is not so.
     """
 
     def __init__(self, root: str, finish: Callable[[Index], object]) -> None:
@@ -114,6 +150,7 @@ class Index:
         self._uses = threading.Lock()  # of the connection
         self._inode = 0
         self.suspect = False
+        self.read_only: OSError | sqlite3.Error | None = None
         self._news = False  # something has been committed under the lock
         self._connection: sqlite3.Connection | None = None
         if not os.path.isdir(self.maildir.tmp):  # the last one that `prepare` makes
@@ -124,7 +161,7 @@ class Index:
                 self._open()
                 if self._news:
                     self._lock.announce()
-                if os.path.exists(self._snapshot):
+                if os.path.exists(self._snapshot) and not self.read_only:
                     self._keep_snapshot()
                     if self.suspect:
                         self._reopen()
@@ -137,8 +174,8 @@ class Index:
     def _open(self) -> None:
         """Open the index, under the lock; one that is damaged is put aside, and made again."""
         try:
-            self._open_file()
-            if not self.suspect:
+            self._open_to_write()
+            if self.read_only or not self.suspect:
                 return
             found = self._damage()
         except sqlite3.DatabaseError as error:
@@ -167,6 +204,37 @@ class Index:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def _open_to_write(self) -> None:
+        """Open the file; to read only, if it cannot be written for a while."""
+        try:
+            self._open_file()
+        except (OSError, sqlite3.Error) as error:
+            if not cannot_write(error) or not self._open_to_read():
+                raise
+            if not self.read_only:
+                logger.warning("%s cannot be written, and is only read: %s", self._path, error)
+            self.read_only = error
+        else:
+            self.read_only = None
+
+    def _open_to_read(self) -> bool:
+        """Open the file as it is; return False if that is not all of the index."""
+        log = f"{self._path}-wal"
+        if not os.path.isfile(self._path) or (os.path.exists(log) and os.path.getsize(log)):
+            return False
+        connection = sqlite3.connect(
+            f"file:{urllib.parse.quote(self._path)}?immutable=1",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        if connection.execute("PRAGMA user_version").fetchone() != (VERSION,):
+            connection.close()
+            return False
+        self._connection = connection
+        self._inode = os.stat(self._path).st_ino
+        return True
 
     def _open_file(self) -> None:
         """Open the file; make the tables; notice a power loss or a backup."""
@@ -264,7 +332,8 @@ class Index:
         try:
             with self._lock, self._uses:
                 try:
-                    self._checkpoint()
+                    if not self.read_only:
+                        self._checkpoint()
                     if self.suspect:
                         self._reopen()
                 finally:
@@ -316,10 +385,12 @@ class Index:
         """
         with self._lock:
             reopened = self.suspect or self._connection is None or self._replaced()
-            if reopened:
+            if reopened or self.read_only:
                 with self._uses:
                     self._reopen()
-            self._news = reopened or bool(self.query("SELECT 1 FROM pending LIMIT 1"))
+            self._news = not self.read_only and (
+                reopened or bool(self.query("SELECT 1 FROM pending LIMIT 1"))
+            )
             try:
                 if self._news:
                     self.finish(self)
@@ -368,6 +439,8 @@ class Index:
             quiet: nobody needs to know of it, because clients cannot see it.
         """
         with self._uses:
+            if self.read_only:
+                raise self.read_only.with_traceback(None)
             try:
                 (dirty,) = self._db.execute("SELECT dirty_boot FROM state").fetchone()
             except sqlite3.Error as error:

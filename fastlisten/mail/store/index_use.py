@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.store import folders, special_folders
 from fastlisten.mail.store.changes import prune
-from fastlisten.mail.store.index import Index
+from fastlisten.mail.store.index import FULL, Index
 from fastlisten.mail.store.interface import StoreFullError, StoreUnavailableError
 from fastlisten.mail.store.notices import ENDED, FILE, MOVED
 from fastlisten.mail.store.pending import finish
@@ -34,7 +33,8 @@ logger = logging.getLogger("fastlisten.mail")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: Result codes of SQLite on a full filesystem: for the log, and for memory that it shares.
+_FULL_CODES = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
 class IndexUse:
@@ -128,14 +128,14 @@ class IndexUse:
             return await asyncio.get_running_loop().run_in_executor(self.resources.pool, work)
         except OSError as error:
             logger.warning("%s: %s", self.root, error)
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 raise StoreFullError("No space left") from error
             raise StoreUnavailableError("Mailbox cannot be accessed now") from error
         except sqlite3.Error as error:
             logger.error("%s: index: %s", self.root, error)
             if self._index is not None and self._index.suspect:
                 await self._mend(self._index)
-            if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+            if getattr(error, "sqlite_errorcode", 0) in _FULL_CODES:
                 raise StoreFullError("No space left") from error
             raise StoreUnavailableError("Mailbox cannot be accessed now") from error
 
@@ -169,14 +169,14 @@ class IndexUse:
             finally:
                 self._gate = None
                 gate.set_result(None)
-            self._known = True
+            self._known = not self._index.read_only
             self.watch()
         return self._index
 
     def _open(self) -> Index:
         index = Index(self.root, finish)
         index.quota = lambda: self.quota()
-        if not self._known:
+        if not self._known and not index.read_only:
             try:
                 folders.discover(index)
                 special_folders.prepare(index, self.special or {})

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import unique_name
 from fastlisten.mail.store.files import Found, locate, path_of, rename, rename_into, times_of
-from fastlisten.mail.store.index import LARGEST_SLICE, Index
+from fastlisten.mail.store.index import LARGEST_SLICE, Index, cannot_write
 from fastlisten.mail.store.schema import Op
 
 __all__ = ["TRASH", "add", "box_of", "finish"]
@@ -114,20 +114,36 @@ def finish(index: Index) -> dict[tuple[int, str], OSError]:
                 logger.warning("%s: %s", index.maildir.path, done.error)
             results.append((number, done))
         if any(done.clear or done.settle for _, done in results):
-            with index.transaction() as db:
-                db.executemany(
-                    "DELETE FROM pending WHERE id = ?",
-                    [(number,) for number, done in results if done.clear],
+            try:
+                _clear(index, results, times, boxes)
+            except sqlite3.Error as error:
+                if not cannot_write(error):
+                    raise
+                # The files have what was committed; whoever has the lock next finds that, and
+                # tries again. To say that something went wrong would be wrong.
+                logger.warning("%s: pending work cannot be cleared: %s", index.maildir.path, error)
+
+
+def _clear(
+    index: Index,
+    results: list[tuple[int, _Done]],
+    times: dict[int, int],
+    boxes: dict[int, Maildir | None],
+) -> None:
+    with index.transaction() as db:
+        db.executemany(
+            "DELETE FROM pending WHERE id = ?",
+            [(number,) for number, done in results if done.clear],
+        )
+        for _, done in results:
+            for settle in done.settle:
+                settle(index, db)
+        for folder, before in times.items():
+            if touched_box := boxes.get(folder):
+                db.execute(
+                    "UPDATE folder SET seen_mtime = ? WHERE id = ? AND seen_mtime = ?",
+                    (times_of(touched_box)[1], folder, before),
                 )
-                for _, done in results:
-                    for settle in done.settle:
-                        settle(index, db)
-                for folder, before in times.items():
-                    if touched_box := boxes.get(folder):
-                        db.execute(
-                            "UPDATE folder SET seen_mtime = ? WHERE id = ? AND seen_mtime = ?",
-                            (times_of(touched_box)[1], folder, before),
-                        )
 
 
 # --- messages -------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.changes import are_many, changes, loaded
 from fastlisten.mail.store.folder_state import FolderState, FolderView, Loaded
 from fastlisten.mail.store.folders import FolderRow
-from fastlisten.mail.store.index import Index
+from fastlisten.mail.store.index import Index, cannot_write
 from fastlisten.mail.store.index_use import IndexUse
 from fastlisten.mail.store.interface import (
     Changes,
@@ -449,8 +450,15 @@ def _refreshed(
         since: from where its messages are wanted; 0: all; -1: its sums are.
     """
     index.follow()  # another process may have made it again
-    again = look_at_it and look(index, folder, thorough=thorough).again
-    taken = _take_recent(index, folder) if take else range(0)
+    again, taken = False, range(0)
+    try:
+        again = look_at_it and look(index, folder, thorough=thorough).again
+        taken = _take_recent(index, folder) if take else range(0)
+    except (OSError, sqlite3.Error) as error:
+        if not cannot_write(error):
+            raise
+        # What the index knows can be read all the same; a later look finds the rest.
+        logger.warning("%s: new mail cannot be taken over: %s", index.maildir.path, error)
     status: Status | None = None
     news: Changes | Loaded | None = None
     if since > 0 and not are_many(index, folder, since):
@@ -472,7 +480,7 @@ def _refreshed(
 def _take_recent(index: Index, folder: int) -> range:
     r"""Take what is ``\Recent``: nobody else does."""
     rows = index.query("SELECT recent < uidnext FROM folder WHERE id = ?", (folder,))
-    if not rows or not rows[0][0]:
+    if not rows or not rows[0][0] or index.read_only:
         return range(0)
     with index.locked(), index.transaction() as db:
         rows = db.execute("SELECT recent, uidnext FROM folder WHERE id = ?", (folder,)).fetchall()
