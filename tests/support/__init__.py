@@ -76,6 +76,7 @@ SMTP and mail
     deliveries, logins        the post office and logins without a connection
     mail_store                accounts of the store; what must be true of files and rows
     killed_calls, store_kills  a process killed at every system call; changes of the store in one
+    small_disk                the store on a filesystem that is full, or read-only
     store_crowd               processes that change an account and are killed at random
     dovecot_imap              Dovecot's IMAP process on messages of a test
     mime_messages             messages for the MIME parser, at random and CPython's own

@@ -33,9 +33,6 @@ logger = logging.getLogger("fastlisten.mail")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-#: Result codes of SQLite on a full filesystem: for the log, and for memory that it shares.
-_FULL_CODES = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
-
 
 class IndexUse:
     """An account's index.
@@ -135,7 +132,9 @@ class IndexUse:
             logger.error("%s: index: %s", self.root, error)
             if self._index is not None and self._index.suspect:
                 await self._mend(self._index)
-            if getattr(error, "sqlite_errorcode", 0) in _FULL_CODES:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE or (
+                isinstance(error, sqlite3.OperationalError) and "full" in str(error)
+            ):
                 raise StoreFullError("No space left") from error
             raise StoreUnavailableError("Mailbox cannot be accessed now") from error
 
