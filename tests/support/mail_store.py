@@ -81,13 +81,13 @@ def settled_look(index: Index, folder: int, *, thorough: bool = False) -> Looked
 
 
 def compared_look(index: Index, folder: int) -> None:
-    """Look until the time of cur/ has been noted as compared."""
+    """Look until the time of cur/ has been noted as compared, and a listing would be settled."""
     box = box_of(index, folder)
     assert box is not None
     end = time.monotonic() + PATIENCE
-    while index.query("SELECT seen_mtime FROM folder WHERE id = ?", (folder,)) != [
-        (os.stat(box.cur).st_mtime_ns,)
-    ]:
+    while not Listing(box).settled or index.query(
+        "SELECT seen_mtime FROM folder WHERE id = ?", (folder,)
+    ) != [(os.stat(box.cur).st_mtime_ns,)]:
         look(index, folder)
         assert time.monotonic() < end
         time.sleep(0.005)  # a directory has to be unchanged for a while
