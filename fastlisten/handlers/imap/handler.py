@@ -32,6 +32,7 @@ from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.logins.logins import Logins
 from fastlisten.mail.store.account import MaildirAccount
 from fastlisten.mail.store.autoexpunge import EVERY
+from fastlisten.mail.store.bounds import Bounds
 from fastlisten.mail.store.interface import Account, StoreError
 from fastlisten.mail.store.open_accounts import OpenAccounts
 from fastlisten.mail.store.special_folders import ROLES
@@ -84,6 +85,10 @@ class ImapHandler(Handler):
             for role in ROLES
             if (name := self.settings.options[f"folders.{role.lower()}"]) is not None
         }
+        options = self.settings.options
+        self._bounds = Bounds(
+            options["max-folders"], options["max-name-depth"], options["max-keywords"]
+        )
         self._ages = {
             role: age
             for role in ("Trash", "Junk")
@@ -207,7 +212,10 @@ class ImapHandler(Handler):
         assert self._accounts is not None
         office = self.office
         return self._accounts.acquire(
-            office.maildir(login).path, lambda: office.quota_of(login), self._special_folders
+            office.maildir(login).path,
+            lambda: office.quota_of(login),
+            self._special_folders,
+            self._bounds,
         )
 
     async def _autoexpunge(self, login: Login) -> None:

@@ -11,6 +11,7 @@ from fastlisten.mail.store.interface import (
     FolderExistsError,
     FolderNotFoundError,
     FolderRefusedError,
+    LimitReachedError,
     MessageGoneError,
     StoreError,
     StoreFullError,
@@ -25,6 +26,7 @@ _CODES: tuple[tuple[type[StoreError], bytes], ...] = (
     (FolderRefusedError, codes.CANNOT),
     (MessageGoneError, codes.EXPUNGEISSUED),
     (StoreFullError, codes.OVERQUOTA),
+    (LimitReachedError, codes.LIMIT),
     (StoreUnavailableError, codes.UNAVAILABLE),
 )
 

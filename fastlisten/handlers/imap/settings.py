@@ -178,6 +178,43 @@ _ANNOUNCED: tuple[Option, ...] = (
     ),
 )
 
+_MAILBOXES: tuple[Option, ...] = (
+    Option(
+        key="max-folders",
+        kind="integer",
+        default=10_000,
+        minimum=1,
+        maximum=10_000_000,
+        unit="mailboxes",
+        extra={"optional": True},
+        text="The most mailboxes that an account may have, with INBOX; CREATE of another one gets "
+        "`NO [LIMIT]`.",
+    ),
+    Option(
+        key="max-name-depth",
+        kind="integer",
+        default=30,
+        minimum=1,
+        # A name has at most 255 octets.
+        maximum=128,
+        unit="levels",
+        extra={"optional": True},
+        text="The most levels that the name of a mailbox may have, as in `a/b/c`, for CREATE and "
+        "RENAME.",
+    ),
+    Option(
+        key="max-keywords",
+        kind="integer",
+        default=128,
+        minimum=1,
+        maximum=100_000,
+        unit="keywords",
+        extra={"optional": True},
+        text="The most different keywords that clients may give to messages of a mailbox; those of "
+        "messages that are delivered or moved are always kept.",
+    ),
+)
+
 _FOLDERS: tuple[Option, ...] = tuple(
     Option(
         key=f"folders.{use.lower()}",
@@ -221,6 +258,14 @@ IMAP = Protocol(
     starttls=True,  # RFC 9051 6.2.1
     # RFC 9051 5.4: the autologout timer must be at least 30 minutes.
     defaults={"timeout.first-byte": 60.0, "timeout.idle": 1800.0},
-    options=(*_BOUNDS, *_BEFORE_LOGIN, *_SESSIONS, *_ANNOUNCED, *_FOLDERS, *_AUTOEXPUNGE),
+    options=(
+        *_BOUNDS,
+        *_BEFORE_LOGIN,
+        *_SESSIONS,
+        *_ANNOUNCED,
+        *_MAILBOXES,
+        *_FOLDERS,
+        *_AUTOEXPUNGE,
+    ),
     check=check_imap,
 )

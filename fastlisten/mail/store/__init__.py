@@ -32,6 +32,7 @@ The one that keeps mail in Maildirs, with an index per account in SQLite:
       rows         rows of new messages
       selection    messages that a command names, with their files
     autoexpunge    what has been in Trash or Junk for long
+    bounds         how many folders and keywords there may be; admission: whether there may be more
     usage          how much mail there is, and whether more fits into the quota
     changes        what has happened since a modification sequence
     reading        octets as they are served, sizes, dates

@@ -18,6 +18,7 @@ from fastlisten.mail.store import copying, folders
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.append import Appending
 from fastlisten.mail.store.autoexpunge import claim, expire
+from fastlisten.mail.store.bounds import Bounds
 from fastlisten.mail.store.folders import INBOX, FolderRow
 from fastlisten.mail.store.index import LARGEST_SLICE, Index
 from fastlisten.mail.store.index_use import IndexUse
@@ -152,6 +153,10 @@ class MaildirAccount(Owner):
     async def quota(self) -> QuotaStatus:
         """Return how much mail there is, and how much there may be."""
         return QuotaStatus(await self._use.use(_usage), *self._use.quota())
+
+    def set_bounds(self, bounds: Bounds) -> None:
+        """Set how many folders and keywords there may be."""
+        self._use.bounds = bounds
 
     def set_quota(self, quota: Callable[[], Quota]) -> None:
         """Ask someone else from now on how much mail it may have."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from fastlisten.mail.store.admission import admit_keywords
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import NO_FLAGS, Flag, MessageState, Stored, StoreMode
 from fastlisten.mail.store.letters import SYSTEM
@@ -95,6 +96,7 @@ def _store(
         bits = row.bits if found is None else found.bits
         wanted = bits & ~less | more
         if mode is not StoreMode.REMOVE and keywords and spelt is None:
+            admit_keywords(index, folder, keywords)
             with index.transaction() as db:
                 spelt = add_keywords(db, folder, keywords)
         words = _with_keywords(row.keywords, mode, keywords if spelt is None else spelt)

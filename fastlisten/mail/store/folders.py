@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from fastlisten.mail.maildir.folder_names import FolderNameError, directory_of, folder_of
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import unique_name
+from fastlisten.mail.store.admission import check_depth, check_number
 from fastlisten.mail.store.first_open import FormerFolder, end_import, former_folder, importing
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import (
@@ -296,7 +297,7 @@ def create(index: Index, name: str, role: str = "") -> FolderRow:
         role: its special use; another folder that has it loses it. Empty: none.
 
     Raises:
-        FolderExistsError, FolderRefusedError: it cannot be made.
+        FolderExistsError, FolderRefusedError, LimitReachedError: it cannot be made.
         OSError: its directory cannot be made.
     """
     directory = _directory_of(name)
@@ -304,6 +305,8 @@ def create(index: Index, name: str, role: str = "") -> FolderRow:
         _discover(index)
         if _find(index, name) is not None:
             raise FolderExistsError(f"Mailbox already exists: {name}")
+        check_number(index)
+        check_depth(index, name)
         # First, because a directory without a row is found again, and empty.
         Maildir(f"{index.maildir.path}/{directory}").prepare()
         insert(index, directory, role, subscribed=True)
@@ -352,7 +355,8 @@ def rename(index: Index, old: str, new: str) -> None:
     A name that only has folders below it may be renamed too, for clients show it as a folder.
 
     Raises:
-        FolderNotFoundError, FolderExistsError, FolderRefusedError: it cannot be done.
+        FolderNotFoundError, FolderExistsError, FolderRefusedError, LimitReachedError: it cannot be
+            done.
         OSError: a directory cannot be renamed.
     """
     directory = _directory_of(new)
@@ -396,6 +400,7 @@ def _check_targets(index: Index, moves: Sequence[tuple[int, str, str]]) -> None:
     for _, before, after in moves:
         if len(after.encode()) > 255:
             raise FolderRefusedError(f"{name_of(before)} would have too long a name")
+        check_depth(index, name_of(after))
         there = index.query("SELECT 1 FROM folder WHERE name = ?", (after,))
         if there or os.path.lexists(f"{index.maildir.path}/{after}"):
             raise FolderExistsError(f"Mailbox already exists: {name_of(after)}")

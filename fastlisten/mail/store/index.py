@@ -45,6 +45,7 @@ from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store import index_snapshot
 from fastlisten.mail.store.account_lock import AccountLock
+from fastlisten.mail.store.bounds import NO_BOUNDS, Bounds
 from fastlisten.mail.store.file_identity import identity_of
 from fastlisten.mail.store.schema import SCHEMA, STEPS, VERSION
 from fastlisten.private_files import open_new, replace, sync_directory
@@ -126,6 +127,7 @@ class Index:
         maildir: the account's files.
         finish: called with the index under the lock, if there is pending file work.
         quota: how much mail the account may have.
+        bounds: how many folders and keywords it may have.
         suspect: damage has been noticed, and not yet been looked into.
         read_only: why nothing can be written; None if that is not so.
     """
@@ -144,6 +146,7 @@ class Index:
         self.maildir = Maildir(root)
         self.finish = finish
         self.quota: Callable[[], Quota] = lambda: NO_QUOTA
+        self.bounds: Callable[[], Bounds] = lambda: NO_BOUNDS
         self._path = f"{root}/index.db"
         self._snapshot = f"{root}/index.snapshot"
         self._boot = boot_id()

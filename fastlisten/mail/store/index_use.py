@@ -19,6 +19,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.store import folders, special_folders
+from fastlisten.mail.store.bounds import NO_BOUNDS
 from fastlisten.mail.store.changes import prune
 from fastlisten.mail.store.index import FULL, Index
 from fastlisten.mail.store.interface import StoreFullError, StoreUnavailableError
@@ -44,6 +45,7 @@ class IndexUse:
 
     Attributes:
         number: larger after every change.
+        bounds: how many folders and keywords there may be.
         quota: returns how much mail there may be; called in any thread.
         resources: as given.
         root: as given.
@@ -57,6 +59,7 @@ class IndexUse:
         "_news",
         "_uses",
         "_watch",
+        "bounds",
         "number",
         "quota",
         "resources",
@@ -66,6 +69,7 @@ class IndexUse:
 
     def __init__(self, root: str, resources: Resources, news: Callable[[], None]) -> None:
         self.number = 1
+        self.bounds = NO_BOUNDS
         self.quota: Callable[[], Quota] = lambda: NO_QUOTA
         self.special: Mapping[str, str] | None = None
         self.resources = resources
@@ -175,6 +179,7 @@ class IndexUse:
     def _open(self) -> Index:
         index = Index(self.root, finish)
         index.quota = lambda: self.quota()
+        index.bounds = lambda: self.bounds
         if not self._known and not index.read_only:
             try:
                 folders.discover(index)

@@ -41,6 +41,7 @@ __all__ = [
     "FolderExistsError",
     "FolderNotFoundError",
     "FolderRefusedError",
+    "LimitReachedError",
     "Listed",
     "MessageGoneError",
     "MessageState",
@@ -74,6 +75,10 @@ class FolderRefusedError(StoreError):
 
 class MessageGoneError(StoreError):
     """The message has been expunged (EXPUNGEISSUED)."""
+
+
+class LimitReachedError(StoreError):
+    """There may be no more folders or keywords, or no more levels of a name (LIMIT)."""
 
 
 class StoreFullError(StoreError):

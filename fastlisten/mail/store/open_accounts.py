@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.store.account import MaildirAccount
+from fastlisten.mail.store.bounds import NO_BOUNDS, Bounds
 from fastlisten.mail.store.interface import StoreError
 from fastlisten.mail.store.notices import Notices
 from fastlisten.mail.store.resources import Resources
@@ -103,6 +104,7 @@ class OpenAccounts:
         root: str,
         quota: Callable[[], Quota] = lambda: NO_QUOTA,
         special: Mapping[str, str] | None = None,
+        bounds: Bounds = NO_BOUNDS,
     ) -> MaildirAccount:
         """Return the account of a Maildir, for one more session.
 
@@ -110,12 +112,14 @@ class OpenAccounts:
             root: the Maildir.
             quota: returns how much mail it may have; called in any thread.
             special: names of folders that a new account gets, by their special use.
+            bounds: how many folders and keywords it may have.
         """
         account = self._accounts.get(root)
         if account is None:
             account = self._accounts[root] = MaildirAccount(root, self.resources, quota, special)
         else:
             account.set_quota(quota)  # the user has logged in to what the account is now
+        account.set_bounds(bounds)
         self._sessions[root] = self._sessions.get(root, 0) + 1
         self._unused.pop(root, None)
         return account

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from fastlisten.mail.accounts.quota import NO_QUOTA
 from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.store.admission import admit_keywords
 from fastlisten.mail.store.expunge import remove
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import Appended, FolderNotFoundError
@@ -56,6 +57,7 @@ def publish(index: Index, folder: int, messages: Callable[[], Sequence[NewMessag
     Raises:
         FolderNotFoundError: the folder has been deleted.
         StoreFullError: they exceed the quota; none is visible.
+        LimitReachedError: they have too many keywords; none is visible.
         OSError: they could not be made durable; none is visible.
     """
     if index.quota() != NO_QUOTA:
@@ -64,6 +66,7 @@ def publish(index: Index, folder: int, messages: Callable[[], Sequence[NewMessag
         box = box_to_write(index, folder)
         staged = messages()
         admit(index, staged)
+        admit_keywords(index, folder, (it for one in staged for it in one.keywords.split()))
         ((uidvalidity,),) = index.query("SELECT uidvalidity FROM folder WHERE id = ?", (folder,))
         if not staged:
             return Appended(uidvalidity, ())

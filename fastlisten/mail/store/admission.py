@@ -1,0 +1,55 @@
+"""Whether an account may have another folder, a deeper name, or more keywords.
+
+Rules of this file: for what clients ask for, under the account's lock. What is there is never
+refused: mail that comes in, folders that other programs make, and messages that are moved with
+their keywords.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fastlisten.mail.store.index import Index
+from fastlisten.mail.store.interface import LimitReachedError
+
+__all__ = ["admit_keywords", "check_depth", "check_number"]
+
+
+def check_number(index: Index) -> None:
+    """Look whether there may be another folder; under the lock.
+
+    Raises:
+        LimitReachedError: there may not.
+    """
+    most = index.bounds().folders
+    if most is not None and index.query("SELECT count(*) FROM folder")[0][0] >= most:
+        raise LimitReachedError(f"Too many mailboxes; at most {most} are allowed")
+
+
+def check_depth(index: Index, name: str) -> None:
+    """Look whether a folder may have a name.
+
+    Raises:
+        LimitReachedError: it has too many levels.
+    """
+    most = index.bounds().depth
+    if most is not None and name.count("/") >= most:
+        raise LimitReachedError(f"Mailbox name is too deep; at most {most} levels are allowed")
+
+
+def admit_keywords(index: Index, folder: int, keywords: Iterable[str]) -> None:
+    """Look whether messages of a folder may get keywords; under the lock.
+
+    Raises:
+        LimitReachedError: there would be too many different ones.
+    """
+    most = index.bounds().keywords
+    if most is None:
+        return
+    wanted = {keyword.lower() for keyword in keywords}
+    if not wanted:
+        return
+    rows = index.query("SELECT name FROM keyword WHERE folder = ?", (folder,))
+    known = {name.lower() for (name,) in rows}
+    if not wanted <= known and len(wanted | known) > most:
+        raise LimitReachedError(f"Too many keywords; a mailbox may have {most}")
