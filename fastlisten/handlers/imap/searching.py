@@ -18,12 +18,14 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import math
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 
 from fastlisten.handlers.imap.connection_interface import Connection
+from fastlisten.handlers.imap.engine import response_codes as codes
 from fastlisten.handlers.imap.engine.commands import Search
 from fastlisten.handlers.imap.engine.message_responses import esearch_response, search_response
 from fastlisten.handlers.imap.engine.search_keys import (
@@ -45,6 +47,7 @@ from fastlisten.handlers.imap.engine.search_keys import (
 from fastlisten.handlers.imap.message_content import MessageContent
 from fastlisten.handlers.imap.message_flags import bit_of, has_flag
 from fastlisten.handlers.imap.message_sets import numbers_of, places_of, uids_of
+from fastlisten.handlers.imap.rejection import Rejected
 from fastlisten.handlers.imap.selected_mailbox import SelectedMailbox
 from fastlisten.mail.mime.header_fields import fields, unfold
 from fastlisten.mail.mime.sent_date import parse_date
@@ -88,10 +91,19 @@ _THERE = _table(GONE, unset=True)
 _KEYWORDS = _table(HAS_KEYWORDS)
 
 
-async def search(command: Search, mailbox: SelectedMailbox, connection: Connection) -> None:
+async def search(
+    command: Search, mailbox: SelectedMailbox, connection: Connection, longest: float = 0.0
+) -> None:
     """Carry out SEARCH but for its tagged response.
 
+    Args:
+        command: what is asked for.
+        mailbox: where.
+        connection: the client's.
+        longest: seconds that reading messages may take, 0 for any time.
+
     Raises:
+        Rejected: it takes longer.
         StoreError: the store cannot do it.
     """
     engine, folder = connection.engine, mailbox.folder
@@ -101,7 +113,7 @@ async def search(command: Search, mailbox: SelectedMailbox, connection: Connecti
         saved, mailbox.saved = mailbox.saved, ()
     else:
         saved = mailbox.saved
-    found = await _Search(mailbox, connection, saved).run(command.key)
+    found = await _Search(mailbox, connection, saved, longest).run(command.key)
     returned = _returned(found, command.returns)
     if save:
         mailbox.saved = returned
@@ -160,17 +172,31 @@ def _cost(key: SearchKey) -> int:
 class _Search:
     """One search."""
 
-    __slots__ = ("_connection", "_facts", "_folder", "_mailbox", "_now", "_saved")
+    __slots__ = ("_connection", "_ends", "_facts", "_folder", "_mailbox", "_now", "_saved")
 
     def __init__(
-        self, mailbox: SelectedMailbox, connection: Connection, saved: Sequence[int]
+        self,
+        mailbox: SelectedMailbox,
+        connection: Connection,
+        saved: Sequence[int],
+        longest: float,
     ) -> None:
+        self._ends = time.monotonic() + longest if longest else math.inf
         self._mailbox = mailbox
         self._folder = mailbox.folder
         self._connection = connection
         self._saved = saved
         self._facts: dict[int, Facts] = {}
         self._now = time.time()
+
+    def _look_at_clock(self) -> None:
+        """Give up a search that takes too long.
+
+        Raises:
+            Rejected: this one does.
+        """
+        if time.monotonic() > self._ends:
+            raise Rejected("Search took too long", codes.LIMIT)
 
     async def run(self, key: SearchKey) -> list[int]:
         """Return what a key finds, ascending."""
@@ -294,6 +320,7 @@ class _Search:
         found = []
         known = self._facts
         for start in range(0, len(uids), _FACTS_AT_ONCE):
+            self._look_at_clock()
             piece = uids[start : start + _FACTS_AT_ONCE]
             if any(uid not in known for uid in piece):
                 known.update((one.uid, one) for one in await self._folder.facts(piece))
@@ -305,6 +332,7 @@ class _Search:
     async def _by_header(self, matches: Callable[[bytes], bool], uids: list[int]) -> list[int]:
         found = []
         for uid in uids:
+            self._look_at_clock()
             content = MessageContent(self._folder, uid)
             try:
                 if matches(await content.header()):
@@ -323,6 +351,7 @@ class _Search:
         found = []
         parsed: dict[int, bytes] = {}
         for uid in there:
+            self._look_at_clock()
             content = MessageContent(self._folder, uid, self._facts[uid], parsed)
             try:
                 data = await content.whole()

@@ -49,7 +49,8 @@ async def _store(session: SessionState, event: Store) -> None:
 
 
 async def _search(session: SessionState, event: Search) -> None:
-    await search(event, session.selected(), session.client())
+    longest = session.services.rules.search_timeout
+    await search(event, session.selected(), session.client(), longest)
     await session.tell("Search completed.", expunge=event.uid, uid=event.uid)
 
 

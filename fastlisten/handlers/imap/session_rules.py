@@ -35,6 +35,7 @@ class SessionRules:
         sessions_per_account: that it may have from all, 0 for any number.
         timeout_before_login: seconds that a client may be silent who has not logged in.
         idle_keep_alive: seconds between two notices in IDLE that we are still here, 0 for none.
+        search_timeout: seconds that a SEARCH may take, 0 for any time.
     """
 
     disabled: frozenset[str]
@@ -47,6 +48,7 @@ class SessionRules:
     sessions_per_account: int
     timeout_before_login: float
     idle_keep_alive: float
+    search_timeout: float
 
     def announced(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return those of the capabilities that are announced; ``NAME=VALUE`` goes by its name."""
@@ -73,6 +75,7 @@ def session_rules(options: Mapping[str, Any]) -> SessionRules:
         sessions_per_account=options["sessions-per-account"] or 0,
         timeout_before_login=options["timeout-before-login"],
         idle_keep_alive=options["idle-keep-alive"] or 0.0,
+        search_timeout=options["search-timeout"] or 0.0,
     )
 
 

@@ -122,6 +122,15 @@ _BOUNDS: tuple[Option, ...] = (
 
 _SESSIONS: tuple[Option, ...] = (
     Option(
+        key="search-timeout",
+        kind="duration",
+        default=None,
+        minimum=1.0,
+        maximum=86_400.0,
+        extra={"optional": True, "default-text": "any time"},
+        text="How long a SEARCH may take; then it gets `NO [LIMIT]`.",
+    ),
+    Option(
         key="sessions-per-user",
         kind="integer",
         default=10,
