@@ -34,6 +34,8 @@ VERSIONS = {
     "openssl": (("openssl", "version"), r"OpenSSL (\d+\.\d+)"),
     "wrk": (("wrk", "-v"), r"wrk \D*([\d.]+)"),
     "mutt": (("mutt", "-v"), r"Mutt (\S+)"),
+    "fetchmail": (("fetchmail", "--version"), r"release ([0-9.]+)"),
+    "perl": (("perl", "-v"), r"\(v([0-9.]+)\)"),
     "mbsync": (("mbsync", "--version"), r"isync (\S+)"),
     "interimap": (("interimap", "--version"), r"version (\S+)"),
     "offlineimap": (("offlineimap", "--version"), r"(\S+)"),
