@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, ClassVar
@@ -131,6 +132,19 @@ class ImapHandler(Handler):
         if reason in (Reason.IDLE, Reason.FIRST_BYTE):
             return status(b"*", b"BYE", "Disconnected for inactivity.")
         return status(b"*", b"BYE", "Server shutting down.", codes.UNAVAILABLE)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return why nobody can log in yet, if that is so."""
+        accounts = self.office.accounts
+        if accounts.roster is None:
+            if not os.path.exists(accounts.path):
+                command = "`fastlisten account add NAME --config FILE`"
+                why = f"nobody can log in until {command} has created an account"
+                return (f"{accounts.path} does not exist: {why}",)
+            return (f"{accounts.path} cannot be read: nobody can log in until this is fixed",)
+        if not any(account.password for account in accounts.roster.accounts):
+            return (f"{accounts.path} has no account with a password: nobody can log in",)
+        return ()
 
     # --- connections --------------------------------------------------------------------------
 
