@@ -57,9 +57,10 @@ class Model:
             self.client.ok(f"ENABLE {self.kind}")
 
     def learn(self) -> None:
-        """Ask for everything."""
-        self.command = f"FETCH 1:* (UID {self.items})"
-        self.take(self.client.ok(self.command))
+        """Ask for everything; of an empty mailbox there is none (RFC 3501 9, seq-number)."""
+        if self.uids:
+            self.command = f"FETCH 1:* (UID {self.items})"
+            self.take(self.client.ok(self.command))
         self.done()
 
     # --- what is told -------------------------------------------------------------------------
