@@ -21,13 +21,17 @@ import itertools
 import math
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 
 from fastlisten.handlers.imap.connection_interface import Connection
 from fastlisten.handlers.imap.engine import response_codes as codes
 from fastlisten.handlers.imap.engine.commands import Search
-from fastlisten.handlers.imap.engine.message_responses import esearch_response, search_response
+from fastlisten.handlers.imap.engine.message_responses import (
+    esearch_response,
+    search_response,
+    written_numbers,
+)
 from fastlisten.handlers.imap.engine.search_keys import (
     And,
     Dated,
@@ -120,14 +124,41 @@ async def search(
     modseq = None
     if command.modseq:
         modseq = max((state.modseq for state in _states(mailbox, returned)), default=None)
-    uids = folder.uids()
-    numbers = found if command.uid else numbers_of(found, uids)
+    numbers: Sequence[int] = found
+    if not command.uid:
+        numbers = await _numbers(found, folder.uids(), connection)
     if command.returns is None:
-        engine.send(search_response(numbers, modseq))
+        await _say_found(numbers, modseq, connection)
     else:
         engine.send(
             esearch_response(engine.tag, numbers, command.returns, uid=command.uid, modseq=modseq)
         )
+
+
+async def _numbers(found: list[int], uids: Sequence[int], connection: Connection) -> list[int]:
+    """Return the message numbers of UIDs, some at a time."""
+    numbers: list[int] = []
+    for start in range(0, len(uids) if found else 0, _IN_COLUMNS):
+        if start:
+            await connection.flush()
+        mine = uids[start : start + _IN_COLUMNS]
+        some = found[bisect_left(found, mine[0]) : bisect_right(found, mine[-1])]
+        numbers += [start + number for number in numbers_of(some, mine)]
+    return numbers
+
+
+async def _say_found(numbers: Sequence[int], modseq: int | None, connection: Connection) -> None:
+    """Say what SEARCH has found; a long line is written some numbers at a time."""
+    start = 0
+    if len(numbers) > _IN_COLUMNS:
+        connection.engine.send(b"* SEARCH ")
+        while len(numbers) - start > _IN_COLUMNS:
+            connection.engine.send(written_numbers(numbers[start : start + _IN_COLUMNS]) + b" ")
+            start += _IN_COLUMNS
+            await connection.flush()
+        connection.engine.send(search_response(numbers[start:], modseq)[len(b"* SEARCH ") :])
+        return
+    connection.engine.send(search_response(numbers, modseq))
 
 
 def _returned(found: list[int], returns: frozenset[str] | None) -> list[int]:
@@ -214,20 +245,18 @@ class _Search:
             return uids
         if isinstance(key, Or):
             first, second = sorted((key.first, key.second), key=_cost)
-            found = set(await self.find(first, uids))
-            found.update(await self.find(second, [uid for uid in uids if uid not in found]))
-            return [uid for uid in uids if uid in found]
+            rest = await self._without(uids, await self.find(first, uids))
+            neither = await self._without(rest, await self.find(second, rest))
+            return await self._without(uids, neither)
         if isinstance(key, Not):
             unset = bit_of(key.key.flag) if isinstance(key.key, Flagged) else None
             if unset is not None:
                 return await self._by_flags(_table(int(unset), unset=True), uids)
-            without = set(await self.find(key.key, uids))
-            return [uid for uid in uids if uid not in without]
+            return await self._without(uids, await self.find(key.key, uids))
         if isinstance(key, Numbered):
             mine = self._folder.uids()
             places = places_of(key.messages, mine, self._saved, uid=key.uid)
-            named = set(uids_of(places, mine))
-            return [uid for uid in uids if uid in named]
+            return await self._among(uids, uids_of(places, mine))
         if isinstance(key, Recent):
             return [
                 uid
@@ -250,6 +279,30 @@ class _Search:
         if isinstance(key, FieldText) or (isinstance(key, Dated) and key.sent):
             return await self._by_header(_of_header(key), uids)
         return await self._by_facts(self._of_facts(key), uids)
+
+    async def _without(self, uids: list[int], those: Sequence[int]) -> list[int]:
+        """Return messages that are not among others; all ascending."""
+        found: list[int] = []
+        async for some, others in self._pairs(uids, those):
+            found += [uid for uid in some if uid not in others] if others else some
+        return found
+
+    async def _among(self, uids: list[int], those: Sequence[int]) -> list[int]:
+        """Return messages that are among others; all ascending."""
+        found: list[int] = []
+        async for some, others in self._pairs(uids, those):
+            found += [uid for uid in some if uid in others] if others else ()
+        return found
+
+    async def _pairs(
+        self, uids: list[int], those: Sequence[int]
+    ) -> AsyncIterator[tuple[list[int], set[int]]]:
+        """Yield some messages at a time, with those others that may be the same."""
+        for start in range(0, len(uids), _IN_COLUMNS):
+            if start:
+                await self._connection.flush()
+            some = uids[start : start + _IN_COLUMNS]
+            yield some, set(those[bisect_left(those, some[0]) : bisect_right(those, some[-1])])
 
     # --- from memory --------------------------------------------------------------------------
 

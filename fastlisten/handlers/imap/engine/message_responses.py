@@ -36,6 +36,7 @@ __all__ = [
     "search_response",
     "vanished_ranges_response",
     "vanished_response",
+    "written_numbers",
 ]
 
 
@@ -91,10 +92,14 @@ def search_response(numbers: Sequence[int], modseq: int | None = None) -> bytes:
     """SEARCH, with the largest modification sequence of what was found (RFC 7162 3.1.6)."""
     if not numbers:
         return b"* SEARCH\r\n"
-    # Python writes a list in half the time that it takes to write its numbers one by one.
-    written = str(list(numbers))[1:-1].replace(",", "").encode("ascii")
     found = b"" if modseq is None else b" (MODSEQ %d)" % modseq
-    return b"* SEARCH %b%b\r\n" % (written, found)
+    return b"* SEARCH %b%b\r\n" % (written_numbers(numbers), found)
+
+
+def written_numbers(numbers: Sequence[int]) -> bytes:
+    """Return numbers with blanks in between."""
+    # Python writes a list in half the time that it takes to write its numbers one by one.
+    return str(list(numbers))[1:-1].replace(",", "").encode("ascii")
 
 
 def esearch_response(
