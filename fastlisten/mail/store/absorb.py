@@ -74,13 +74,14 @@ class Looked:
     again: bool = False
 
 
-def look(index: Index, folder: int, *, thorough: bool = False) -> Looked:
+def look(index: Index, folder: int, *, thorough: bool = False, only_new: bool = False) -> Looked:
     """Bring the index up to date with a folder's directories.
 
     Args:
         index: the account's.
         folder: the folder's id; nothing is found in one that does not exist.
         thorough: compare cur/ even if it has not changed as far as its time says.
+        only_new: do not compare cur/, even if it has changed.
 
     Raises:
         OSError: they cannot be read.
@@ -93,8 +94,12 @@ def look(index: Index, folder: int, *, thorough: bool = False) -> Looked:
             return looked
         ((seen,),) = index.query("SELECT seen_mtime FROM folder WHERE id = ?", (folder,))
         former = index.query("SELECT uidnext FROM former_uids WHERE folder = ?", (folder,))
-        if thorough or former or times_of(box)[1] != seen:
+        if thorough or former or (not only_new and times_of(box)[1] != seen):
             difference = _compare(index, folder, box)
+            if difference.same:
+                # Before anything is moved into cur/, which then is no reason to compare again.
+                _note_time(index, folder, difference.time)
+                difference.time = 0
         else:
             files_in_new = Files(box)
             difference = _Difference(Arrivals(files_in_new.found))
@@ -128,9 +133,15 @@ def look(index: Index, folder: int, *, thorough: bool = False) -> Looked:
     looked.again = difference.uncertain or bool(difference.doubles)
     if difference.time and not looked.again:
         # If something was moved into cur/ its time is another one now, and the next look compares.
-        with index.locked(), index.transaction(quiet=True) as db:
-            db.execute("UPDATE folder SET seen_mtime = ? WHERE id = ?", (difference.time, folder))
+        with index.locked():
+            _note_time(index, folder, difference.time)
     return looked
+
+
+def _note_time(index: Index, folder: int, time: int) -> None:
+    """Note the time of cur/ at which it was compared, under the lock."""
+    with index.transaction(quiet=True) as db:
+        db.execute("UPDATE folder SET seen_mtime = ? WHERE id = ?", (time, folder))
 
 
 @dataclass(slots=True)
@@ -144,6 +155,7 @@ class _Difference:
         doubles: files of the same name.
         uncertain: some may be missing.
         time: of cur/, in ns, if it is certain to change with the next change of the directory.
+        same: the index has all that is in cur/, at that time.
     """
 
     arrived: Arrivals
@@ -152,6 +164,7 @@ class _Difference:
     doubles: list[tuple[Found, Found]] = field(default_factory=list)
     uncertain: bool = False
     time: int = 0
+    same: bool = False
 
 
 def _compare(index: Index, folder: int, box: Maildir) -> _Difference:
@@ -160,6 +173,7 @@ def _compare(index: Index, folder: int, box: Maildir) -> _Difference:
     files = listing.files
     difference = _Difference(Arrivals(files.found), doubles=listing.doubles)
     missing = []
+    same = True
     # What is left of the files afterwards has arrived.
     for rows in index.pieces("SELECT name, flags FROM message WHERE folder = ?", (folder,)):
         for name, flags in rows:
@@ -172,6 +186,7 @@ def _compare(index: Index, folder: int, box: Maildir) -> _Difference:
                 difference.flagged.append(files.found(name, place))
     while (one := files.take_any()) is not None:
         difference.arrived.add(*one)
+        same = same and in_new(one[1])
     if missing:
         # What could not be published or moved, for lack of space maybe, is not where it should be.
         stuck = index.query(
@@ -183,6 +198,8 @@ def _compare(index: Index, folder: int, box: Maildir) -> _Difference:
             difference.uncertain = True
     if listing.settled:
         difference.time = listing.times[1]
+    if listing.cur_settled and same and not (missing or difference.flagged or difference.doubles):
+        difference.time, difference.same = listing.times[1], True
     return difference
 
 

@@ -224,9 +224,10 @@ class Listing:
         doubles: files of one name, of which one may have become the other meanwhile.
         times: when new/ and cur/ last changed, in ns.
         settled: nothing changed meanwhile or shortly before: a name that is missing does not exist.
+        cur_settled: that is so for cur/.
     """
 
-    __slots__ = ("doubles", "files", "settled", "times")
+    __slots__ = ("cur_settled", "doubles", "files", "settled", "times")
 
     def __init__(self, box: Maildir) -> None:
         self.files = Files(box)
@@ -242,6 +243,9 @@ class Listing:
         # A directory that is missing (a backup that is being restored, say) proves nothing either.
         self.settled = (
             before[1] > 0 and time.time_ns() - max(before) > _TICK and times_of(box) == before
+        )
+        self.cur_settled = self.settled or (
+            0 < before[1] < time.time_ns() - _TICK and times_of(box)[1] == before[1]
         )
         self.times = before
 

@@ -128,6 +128,7 @@ class Index:
         finish: called with the index under the lock, if there is pending file work.
         quota: how much mail the account may have.
         bounds: how many folders and keywords it may have.
+        pauses: until when folders are not compared (usage.py).
         suspect: damage has been noticed, and not yet been looked into.
         read_only: why nothing can be written; None if that is not so.
     """
@@ -147,6 +148,7 @@ class Index:
         self.finish = finish
         self.quota: Callable[[], Quota] = lambda: NO_QUOTA
         self.bounds: Callable[[], Bounds] = lambda: NO_BOUNDS
+        self.pauses: dict[int, float] = {}
         self._path = f"{root}/index.db"
         self._snapshot = f"{root}/index.snapshot"
         self._boot = boot_id()

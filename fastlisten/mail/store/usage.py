@@ -8,18 +8,25 @@ and has no UID yet. Under the lock this is exact, because every delivery to an a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store.absorb import look
-from fastlisten.mail.store.files import found_in_new, inspect, times_of
+from fastlisten.mail.store.files import found_in_new, inspect, names_in_new, times_of
 from fastlisten.mail.store.folders import discover
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import Flag, StoreFullError, Usage
 from fastlisten.mail.store.rows import NewMessage, size_of
 
 __all__ = ["OVER_QUOTA", "admit", "catch_up", "deleted_size", "fits", "sums", "usage"]
+
+#: Seconds that a listing may take each time: that of some thousand messages.
+_WHILE = 0.01
+
+#: How much longer the pause after a listing is.
+_PAUSE = 20
 
 #: What Dovecot says, and what administrators search for.
 OVER_QUOTA = "Quota exceeded (mailbox for user is full)"
@@ -49,6 +56,10 @@ def sums(index: Index) -> Usage:
 def catch_up(index: Index) -> None:
     """Look at all folders that have changed; takes the lock.
 
+    A large folder in which others keep changing something would be listed each time. After a
+    listing that took a while, the next one waits `_PAUSE` times as long, and only new/ is looked at
+    meanwhile.
+
     Raises:
         OSError: one cannot be read.
         sqlite3.Error: the index cannot be used.
@@ -56,8 +67,15 @@ def catch_up(index: Index) -> None:
     discover(index)
     for folder, name, seen in index.query("SELECT id, name, seen_mtime FROM folder"):
         box = _box(index, name)
-        if times_of(box)[1] != seen or next(found_in_new(box), None) is not None:
+        changed = times_of(box)[1] != seen
+        if changed and index.pauses.get(folder, 0.0) <= time.monotonic():
+            began = time.monotonic()
             look(index, folder)
+            took = time.monotonic() - began
+            if took > _WHILE:
+                index.pauses[folder] = began + took * (1 + _PAUSE)
+        elif next(names_in_new(box), None) is not None:
+            look(index, folder, only_new=True)
 
 
 def usage(index: Index) -> Usage:

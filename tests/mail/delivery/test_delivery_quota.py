@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -10,9 +11,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.deliveries import ALICE, BOB, CAROL, in_office, opened
+from support.deliveries import ALICE, BOB, CAROL, commit, in_office, opened
 from support.mail_store import deliver, index_of
 
 from fastlisten.mail.accounts.quota import OwnQuota, Quota
@@ -20,9 +22,13 @@ from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.mailbox_room import QuotaExceededError
 from fastlisten.mail.delivery.message_writer import MessageWriter
 from fastlisten.mail.delivery.post_office import PostOffice
+from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import unique_name
+from fastlisten.mail.store import absorb, files
+from fastlisten.mail.store import usage as store_usage
 from fastlisten.mail.store.folders import create
+from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.usage import catch_up, sums
 
 MESSAGE = b"Subject: x\r\n\r\nx\r\n"
@@ -77,6 +83,29 @@ async def test_all_get_the_message_or_none(office: PostOffice) -> None:
     assert not await refused(office, rich, ALICE)
 
 
+def test_locks_are_taken_in_one_order(tmp_path: Path) -> None:
+    """By account, whether mail goes into inboxes or folders: another order could block both."""
+    taken: list[str] = []
+
+    class Room:
+        def __init__(self, path: str) -> None:
+            self.path = path
+
+        def taken(self, path: str) -> contextlib.AbstractContextManager[None]:
+            taken.append(self.path)
+            return contextlib.nullcontext()
+
+    one, other = f"{tmp_path}/a@example.co", f"{tmp_path}/a@example.co.uk"
+    for first in (one, f"{one}/.Work"):
+        for paths in ([first, other], [other, first]):
+            rooms = {path: Room(path) for path in paths}
+            staged = StagedMessage([Maildir(path) for path in paths], unique_name(), rooms=rooms)
+            staged.write([MESSAGE])
+            commit(staged)
+            assert taken == [other, first]
+            taken.clear()
+
+
 @in_office
 async def test_independent_recipients(office: PostOffice) -> None:
     office.quota = Quota(None, 1)
@@ -114,6 +143,50 @@ async def test_what_others_put_in_and_take_away_counts(office: PostOffice) -> No
             break
         await asyncio.sleep(0.02)
     assert count(office, ALICE) == 1
+
+
+def test_directories_are_not_listed_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[int] = []
+    compare = absorb._compare
+
+    def counted(index: Index, folder: int, box: Maildir) -> Any:
+        compared.append(folder)
+        return compare(index, folder, box)
+
+    monkeypatch.setattr(absorb, "_compare", counted)
+    monkeypatch.setattr(files, "_TICK", 0)  # directories are quiet at once
+
+    async def main() -> None:
+        async with opened(tmp_path) as office:
+            office.quota = Quota(None, 20)
+            for _ in range(12):
+                assert not await refused(office, ALICE)
+
+    asyncio.run(main())
+    assert len(compared) == 1
+
+
+def test_large_folders_are_not_listed_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[bool] = []
+
+    def look(index: Index, folder: int, **options: bool) -> None:
+        looked.append(bool(options))
+
+    with index_of(tmp_path) as index:
+        monkeypatch.setattr(store_usage, "look", look)
+        monkeypatch.setattr(store_usage, "_WHILE", -1.0)  # every listing takes long
+        monkeypatch.setattr(store_usage, "_PAUSE", 1e9)
+        deliver(index.maildir)
+        for _ in range(3):
+            catch_up(index)
+        assert looked == [False, True, True]
+        index.pauses.clear()
+        catch_up(index)
+        assert looked[3:] == [False]
 
 
 @in_office

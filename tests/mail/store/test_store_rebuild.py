@@ -53,7 +53,11 @@ def test_other_processes_notice(tmp_path: Path) -> None:
     fill(tmp_path)
     with index_of(tmp_path) as open_before, index_of(tmp_path) as index:
         folder = inbox(open_before).id
+        memory = os.stat(tmp_path / "index.db-shm").st_ino
         rebuild(index)
+        # What is open must not share its memory with the new one, or both read nonsense.
+        assert os.stat(tmp_path / "index.db-shm").st_ino != memory
+        assert open_before.query("SELECT count(*) FROM message") == [(2,)]
         deliver(index.maildir, b"m4", "4.a")
         assert look(open_before, folder).arrived == 0  # there is no such folder any more
         box = inbox(open_before)
