@@ -1,8 +1,8 @@
 """The native modules; everything else about the build is in pyproject.toml.
 
-FASTLISTEN_PURE=1        the SMTP engine is not compiled and runs as pure Python
-FASTLISTEN_PURE=0        it is compiled, also in place. Without the variable it is compiled for a
-                         wheel, but not for an editable install or `build_ext --inplace`
+FASTLISTEN_PURE=1        the engines of SMTP and IMAP are not compiled and run as pure Python
+FASTLISTEN_PURE=0        they are compiled, also in place. Without the variable they are for a wheel,
+                         but not for an editable install or `build_ext --inplace`
 FASTLISTEN_DEBUG=1       no optimisation; indices and uninitialised views are checked
 FASTLISTEN_SANITIZE=...  passed to -fsanitize=, e.g. "address,undefined"
 """
@@ -48,7 +48,7 @@ directives = {
     "auto_pickle": False, "autotestdict": False,
 }  # fmt: skip
 
-# Each module of the SMTP engine that has C types beside it. Written for Python, it relies on
+# Each module of an engine that has C types beside it. Written for Python, it relies on
 # Python's checks: without them buf[-1] and None.attribute would read foreign memory.
 engine = [path.with_suffix(".py") for path in sorted(Path("fastlisten/handlers").rglob("*.pxd"))]
 as_python = {

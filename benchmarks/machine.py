@@ -45,9 +45,9 @@ def _version(package: str) -> str:
         return ""
 
 
-def _is_compiled(module: str) -> bool:
-    """Return whether a module of the SMTP engine is compiled."""
-    spec = importlib.util.find_spec(f"fastlisten.handlers.smtp.engine.{module}")
+def _is_compiled(protocol: str) -> bool:
+    """Return whether the engine of a protocol is compiled."""
+    spec = importlib.util.find_spec(f"fastlisten.handlers.{protocol}.engine.engine")
     return spec is not None and str(spec.origin).endswith(tuple(EXTENSION_SUFFIXES))
 
 
@@ -75,7 +75,8 @@ def facts() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "uvloop": _version("uvloop"),
         "openssl of python": ssl.OPENSSL_VERSION.removeprefix("OpenSSL "),
-        "SMTP engine": "compiled" if _is_compiled("engine") else "Python",
+        "SMTP engine": "compiled" if _is_compiled("smtp") else "Python",
+        "IMAP engine": "compiled" if _is_compiled("imap") else "Python",
         "commit": commit,
         "compiler": _first_line([os.environ.get("CC", "cc"), "--version"]),
     }
