@@ -8,8 +8,8 @@ cancels out: the count of an operation is the difference between a long run and 
     python -m benchmarks.instructions --limit     with a connection limit
     python -m benchmarks.instructions --only HTTP those whose title has a word
 
-The SMTP engine is counted in the form that is built here (FASTLISTEN_PURE, see setup.py), once in a
-server and once without sockets. "Our modules" are what is compiled. For HTTP the same requests are
+The engines of SMTP and IMAP are counted in the form that is built here (FASTLISTEN_PURE, see
+setup.py); that of SMTP once in a server and once without sockets. "Our modules" are what is compiled. For HTTP the same requests are
 counted with uvicorn, if it is installed (`--only uvicorn`).
 """
 
@@ -22,13 +22,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.build import ROOT, build
+from benchmarks.deliveries import RUN, data_directory
 from benchmarks.http_source import ask_exactly
 from benchmarks.machine import facts
+from benchmarks.mailboxes import write_mail
 from benchmarks.process import Load, MeasurementError, Server
-from benchmarks.workloads import CANDIDATES, GREETING, SOURCES
+from benchmarks.workloads import CANDIDATES, GREETING, SOURCES, Mail
 
 __all__ = ["main"]
 
@@ -40,6 +43,17 @@ _WORK: tuple[tuple[str, str, str, tuple[str, ...], int, int], ...] = (
     ("echo of 64 octets", "fastlisten", "echo", ("--connections", "8"), 4_000, 24_000),
     ("SMTP session to a sink", "fastlisten SMTP", "smtp", ("--in-flight", "8"), 500, 2_000),
     ("SMTP session, the engine alone", "", "", (), 200, 1_200),
+    ("IMAP NOOP", "fastlisten IMAP", "imap", ("NOOP",), 400, 2_400),
+    ("IMAP SELECT, 1,000 messages", "fastlisten IMAP", "imap", ("SELECT INBOX",), 200, 1_000),
+    ("IMAP FETCH 1:* (FLAGS), 1,000", "fastlisten IMAP", "imap", ("FETCH 1:* (FLAGS)",), 100, 500),
+    (
+        "IMAP FETCH of a message",
+        "fastlisten IMAP",
+        "imap",
+        ("UID FETCH 1 (FLAGS BODY.PEEK[])",),
+        400,
+        2_400,
+    ),
     ("HTTP request", "fastlisten HTTP", "http", ("hello",), 400, 2_400),
     ("HTTP request, ten fields", "fastlisten HTTP", "http", ("browser",), 400, 2_400),
     ("HTTP request, 1 KiB body", "fastlisten bodies", "http", ("body",), 400, 2_400),
@@ -59,6 +73,9 @@ _OBJECT = re.compile(r"(c?)ob=\((\d+)\)(?: (.*))?")
 
 #: The connections that HTTP requests come from.
 _CONNECTIONS = 8
+
+#: IMAP clients have a mailbox selected, whatever they ask for.
+_SELECTED = ("--first", "SELECT INBOX", "--connections", "4", "--grace", "300")
 
 #: More connections than the load generator opens at a time.
 _LIMIT = 1_000
@@ -93,7 +110,8 @@ def _counts(path: Path) -> tuple[int, int]:
 def _run(
     candidate: str, mode: str, options: Sequence[str], count: int, limited: bool
 ) -> tuple[int, int]:
-    with tempfile.TemporaryDirectory() as directory:
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
         out = Path(directory, "counts")
         valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}"]
         if not candidate:
@@ -103,7 +121,13 @@ def _run(
         command = [*valgrind, *CANDIDATES[candidate]]
         if mode == "silent":
             command += ["--greeting", GREETING]
-        if limited and mode not in ("smtp", "http"):  # they have a limit of their own
+        if mode == "imap":
+            data = stack.enter_context(data_directory("disk"))
+            (Path(data) / RUN).mkdir()
+            write_mail(Path(data), Mail(1000))
+            command += ["--data", data]
+            options = ("--command", *options, *_SELECTED)
+        if limited and mode not in ("smtp", "imap", "http"):  # they have a limit of their own
             command += ["--limit", str(_LIMIT)]
         with Server(command, None) as server:
             if mode == "http":
@@ -132,7 +156,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print("valgrind is not installed", file=sys.stderr)
         return 1
     build()
-    print(f"SMTP engine: {facts()['SMTP engine']}")
+    print(f"SMTP engine: {facts()['SMTP engine']}, IMAP engine: {facts()['IMAP engine']}")
     print(f"{'instructions per operation':32}{'process':>10}{'our modules':>14}")
     for title, candidate, mode, options, short, long in _WORK:
         if given.only not in title:
