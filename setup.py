@@ -1,8 +1,8 @@
 """The native modules; everything else about the build is in pyproject.toml.
 
 FASTLISTEN_PURE=1        the engines of SMTP and IMAP are not compiled and run as pure Python
-FASTLISTEN_PURE=0        they are compiled, also in place. Without the variable they are for a wheel,
-                         but not for an editable install or `build_ext --inplace`
+FASTLISTEN_PURE=0        they are compiled, also in place. Without the variable they are for a
+                         wheel, but not for an editable install or `build_ext --inplace`
 FASTLISTEN_DEBUG=1       no optimisation; indices and uninitialised views are checked
 FASTLISTEN_SANITIZE=...  passed to -fsanitize=, e.g. "address,undefined"
 """

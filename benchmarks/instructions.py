@@ -9,8 +9,9 @@ cancels out: the count of an operation is the difference between a long run and 
     python -m benchmarks.instructions --only HTTP those whose title has a word
 
 The engines of SMTP and IMAP are counted in the form that is built here (FASTLISTEN_PURE, see
-setup.py); that of SMTP once in a server and once without sockets. "Our modules" are what is compiled. For HTTP the same requests are
-counted with uvicorn, if it is installed (`--only uvicorn`).
+setup.py); that of SMTP once in a server and once without sockets. "Our modules" are what is
+compiled. For HTTP the same requests are counted with uvicorn, if it is installed
+(`--only uvicorn`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ the session says so at the end (RFC 2180 4.1).
 from __future__ import annotations
 
 import contextlib
-import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -116,7 +115,11 @@ def _changed(columns: Columns, since: int) -> Columns:
 
 def _with_keywords(flags: bytes) -> Iterator[int]:
     """Yield the places of messages that have keywords."""
-    return itertools.compress(itertools.count(), flags.translate(_KEYWORDS))
+    marks = flags.translate(_KEYWORDS)
+    place = marks.find(HAS_KEYWORDS)
+    while place >= 0:
+        yield place
+        place = marks.find(HAS_KEYWORDS, place + 1)
 
 
 class _Fetch:
