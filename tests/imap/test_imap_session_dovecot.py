@@ -158,7 +158,7 @@ DIALOGUES: dict[str, Sequence[tuple[int, str | bytes]]] = {
     "appends": [
         (0, "APPEND"), (0, "APPEND INBOX"), (0, "APPEND INBOX ()"),
         (0, b"APPEND INBOX {1+}\r\na {1+}\r\nb"),
-        (0, b'APPEND "" {1+}\r\na'), (0, b"APPEND INBOX {0+}\r\n"),
+        (0, b'APPEND "" {1+}\r\na'), (1, "NOOP"), (0, b"APPEND INBOX {0+}\r\n"),
     ],
 }  # fmt: skip
 
