@@ -7,6 +7,7 @@
                      checks themselves are in each protocol's `checks.py`
     installed        finds protocols in this package and in others
     importing        imports a handler class by its name, `package.module:Class`
+    transcript       the dialogue of a mail session in the log
     registry         finds the handler class of a protocol
     smtp/            smtp and lmtp
     http/            ASGI applications, such as the management application

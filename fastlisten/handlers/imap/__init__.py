@@ -28,7 +28,7 @@ The modules, from the listener down to the octets:
           message_flags    flags between protocol and store
         reasons            by which reason that is counted
         rejection          why a command is not carried out
-      session_log          the log of sessions
+      session_log          the log of sessions; dialogue_log: their commands and responses
       engine/              octets to commands, and responses to octets, without I/O
 
 The public names are imported when somebody asks for them, so that reading a configuration loads no

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.imap.connection_interface import Connection, Services
+from fastlisten.handlers.imap.dialogue_log import DialogueEngine
 from fastlisten.handlers.imap.engine import response_codes as codes
 from fastlisten.handlers.imap.engine.commands import (
     AppendEnd,
@@ -47,6 +48,8 @@ from fastlisten.handlers.imap.selected_commands import SELECTED_COMMANDS
 from fastlisten.handlers.imap.session_commands import SESSION_COMMANDS
 from fastlisten.handlers.imap.session_log import SessionLog
 from fastlisten.handlers.imap.session_state import Commands, SessionState, Work
+from fastlisten.handlers.transcript import transcript
+from fastlisten.log_events import session_name
 from fastlisten.mail.store.interface import StoreError
 
 if TYPE_CHECKING:
@@ -126,6 +129,10 @@ class Session(SessionState):
         """Begin: the client has been greeted."""
         self.connection = connection
         connection.idle_time = self.services.rules.timeout_before_login
+        if isinstance(self.engine, DialogueEngine):
+            info = self.info
+            name = session_name(connection.session)
+            self.engine.tell = transcript(info.listener, info.peer, info.port, name)
 
     def secured(self) -> None:
         """Go on over TLS, on another transport."""

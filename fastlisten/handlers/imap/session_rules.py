@@ -35,6 +35,7 @@ class SessionRules:
         sessions_per_account: that it may have from all, 0 for any number.
         timeout_before_login: seconds that a client may be silent who has not logged in.
         idle_keep_alive: seconds between two notices in IDLE that we are still here, 0 for none.
+        log_dialogue: commands and responses are logged.
         search_timeout: seconds that a SEARCH may take, 0 for any time.
     """
 
@@ -49,6 +50,7 @@ class SessionRules:
     timeout_before_login: float
     idle_keep_alive: float
     search_timeout: float
+    log_dialogue: bool
 
     def announced(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return those of the capabilities that are announced; ``NAME=VALUE`` goes by its name."""
@@ -76,6 +78,7 @@ def session_rules(options: Mapping[str, Any]) -> SessionRules:
         timeout_before_login=options["timeout-before-login"],
         idle_keep_alive=options["idle-keep-alive"] or 0.0,
         search_timeout=options["search-timeout"] or 0.0,
+        log_dialogue=options["log-dialogue"],
     )
 
 

@@ -13,6 +13,7 @@ from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.imap.appending import Appending
 from fastlisten.handlers.imap.capabilities import after_login, before_login
 from fastlisten.handlers.imap.connection_interface import Connection, Services
+from fastlisten.handlers.imap.dialogue_log import DialogueEngine
 from fastlisten.handlers.imap.engine.engine import ImapEngine
 from fastlisten.handlers.imap.login import Dialogue
 from fastlisten.handlers.imap.selected_mailbox import SelectedMailbox
@@ -58,7 +59,8 @@ class SessionState:
     )
 
     def __init__(self, services: Services, info: ConnectionInfo) -> None:
-        self.engine = ImapEngine(services.limits, info.tls)
+        kind = DialogueEngine if services.rules.log_dialogue else ImapEngine
+        self.engine = kind(services.limits, info.tls)
         self.info = info
         self.services = services
         self.connection: Connection | None = None

@@ -185,6 +185,13 @@ _ANNOUNCED: tuple[Option, ...] = (
         choices=_ID_FIELDS,
         text="Which fields of ID, by which clients name themselves, are logged.",
     ),
+    Option(
+        key="log-dialogue",
+        kind="boolean",
+        default=False,
+        text="Log commands and responses (at `info`, logger `fastlisten.dialogue`), without "
+        "passwords and messages.",
+    ),
 )
 
 _MAILBOXES: tuple[Option, ...] = (

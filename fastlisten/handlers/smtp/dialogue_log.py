@@ -11,24 +11,19 @@ DialogueEngine is used only where the dialogue is logged; other sessions pay not
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.input_buffer import InputBuffer
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.engine.verbs import HTTP_VERBS, verb_shown
-from fastlisten.log_events import address_text, log, shortened
+from fastlisten.handlers.transcript import Transcript
+from fastlisten.log_events import shortened
 
-__all__ = ["DialogueEngine", "Transcript", "foreign_transcript", "transcript"]
-
-logger = logging.getLogger("fastlisten.dialogue")
+__all__ = ["DialogueEngine", "foreign_transcript"]
 
 #: The logger of aiosmtpd's own dialogue, which programs written for it have set up.
 _foreign = logging.getLogger("mail.log")
-
-#: Called with a line, and before it whether the client sent it.
-Transcript = Callable[[bool, str], None]
 
 #: The SASL mechanisms of the IANA registry that clients try. Anything else after AUTH may be a
 #: password.
@@ -36,19 +31,6 @@ _MECHANISMS = frozenset(
     b"ANONYMOUS CRAM-MD5 DIGEST-MD5 EXTERNAL GSSAPI LOGIN NTLM OAUTHBEARER PLAIN SCRAM-SHA-1 "
     b"SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-256-PLUS XOAUTH2".split()
 )
-
-
-def transcript(listener: str, peer: str, port: int, session: str) -> Transcript:
-    """Return a function that logs a session's dialogue to the logger ``fastlisten.dialogue``."""
-    fields = {"listener": listener, "peer": peer, "port": port, "session": session}
-    address = address_text(peer, port)
-
-    def tell(client: bool, line: str) -> None:
-        side = "client" if client else "server"
-        text, values = "%s: %s %s: %s", (listener, address, side[0].upper(), line)
-        log(logger, logging.INFO, "dialogue", text, *values, **fields, side=side, line=line)
-
-    return tell
 
 
 def foreign_transcript(peer: object) -> Transcript | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.auth_exchange import AuthExchange
-from fastlisten.handlers.smtp.dialogue_log import DialogueEngine, transcript
+from fastlisten.handlers.smtp.dialogue_log import DialogueEngine
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.engine.smtp_events import (
@@ -38,6 +38,7 @@ from fastlisten.handlers.smtp.message_log import MessageContext, log_message
 from fastlisten.handlers.smtp.sender_check import sender_refusal
 from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.handlers.smtp.trace_fields import cipher_of
+from fastlisten.handlers.transcript import transcript
 from fastlisten.log_events import session_name
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery_interface import Delivery

@@ -19,15 +19,11 @@ from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParame
 from fastlisten.handlers.smtp.aiosmtpd.blocking_handlers import blocking_hook
 from fastlisten.handlers.smtp.aiosmtpd.eager_tasks import EagerTasks
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
-from fastlisten.handlers.smtp.dialogue_log import (
-    DialogueEngine,
-    Transcript,
-    foreign_transcript,
-    transcript,
-)
+from fastlisten.handlers.smtp.dialogue_log import DialogueEngine, foreign_transcript
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import TELLABLE, Limits
 from fastlisten.handlers.smtp.session_log import SessionLog
+from fastlisten.handlers.transcript import Transcript, transcript
 from fastlisten.mail.counts import Counts
 
 __all__ = ["IDENT", "Authenticate", "ServedHandler"]
