@@ -124,10 +124,9 @@ def test_nothing_is_watched_after_idle(server: ImapServer) -> None:
     idle(first)
     idle(second)
     account = handler._accounts._accounts[str(root_of(server))]  # type: ignore[union-attr]
-    (folder,) = account._folders.values()
-    assert folder._idlers is not None
+    (folder,) = account._folders
     assert len(folder._idlers) == 2
     done(first)
     second.send(b"DONE\r\nl LOGOUT\r\n")
     second.stream.read()
-    assert folder._idlers is None
+    assert folder._idlers == ()

@@ -347,6 +347,9 @@ class Session(SessionState):
             return
         if connection.write_paused or not self.engine.idling:
             return
+        transport = connection.transport
+        if transport is None or transport.is_closing():
+            return  # it would be told what is recent, instead of a session that goes on
         self._news = False
         self._start(mailbox.tell(expunge=True), None)
 

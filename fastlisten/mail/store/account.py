@@ -70,13 +70,13 @@ class MaildirAccount(Owner):
         self._use = IndexUse(root, resources, self._wake)
         self._use.quota = quota
         self._use.special = special
-        self._folders: dict[int, SharedFolder] = {}
+        self._folders: tuple[SharedFolder, ...] = ()  # few, and mostly one
         # By what clients have called them, with the directories that they had then.
         self._names: dict[str, tuple[SharedFolder, str]] = {}
 
     async def close(self) -> None:
         """Give back everything, when no folder is in use and nothing is going on."""
-        for folder in list(self._folders.values()):
+        for folder in self._folders:
             folder.drop()
         self._use.unwatch()
         await self._use.close_index()
@@ -190,9 +190,11 @@ class MaildirAccount(Owner):
             FolderNotFoundError: there is none.
         """
         row = await self._use.use(_found, name)
-        folder = self._folders.get(row.id)
+        there = (one for one in self._folders if one.row.id == row.id)
+        folder = next(there, None)
         if folder is None:
-            folder = self._folders[row.id] = SharedFolder(self, self._use, row)
+            folder = SharedFolder(self, self._use, row)
+            self._folders = (*self._folders, folder)
         folder.row = row
         while len(self._names) >= _MOST_NAMES:
             self._names.pop(next(iter(self._names)))
@@ -201,7 +203,7 @@ class MaildirAccount(Owner):
 
     def forget(self, folder: SharedFolder) -> None:
         """Forget a folder that has been dropped (`Owner`)."""
-        self._folders.pop(folder.row.id, None)
+        self._folders = tuple(one for one in self._folders if one is not folder)
         for name in [name for name, (one, _) in self._names.items() if one is folder]:
             del self._names[name]
 
@@ -216,11 +218,11 @@ class MaildirAccount(Owner):
 
     def sweep(self) -> None:
         """Look whether something has happened without a notice, for those who wait for it."""
-        for folder in list(self._folders.values()):
+        for folder in self._folders:
             folder.sweep()
 
     def _wake(self) -> None:
-        for folder in list(self._folders.values()):
+        for folder in self._folders:
             folder.wake()
 
 

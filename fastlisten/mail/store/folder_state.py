@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import weakref
 from array import array
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fastlisten.mail.store.interface import (
@@ -63,6 +61,11 @@ def columns_of(uids: Sequence[int], state_of: Callable[[int], MessageState]) -> 
 
 #: Finds flags without SEEN: 20 µs for 10,000 messages that have it.
 _UNSEEN = re.compile(b"[%b]" % b"".join(b"\\x%02x" % bits for bits in range(0, 0x40, 2)))
+
+
+#: What `FolderState` has found before it has looked for something.
+_NONE_CHANGED: tuple[int, int, list[MessageState]] = 0, 0, []
+_NO_WORDS: tuple[int, list[str]] = 0, []
 
 
 class Loaded:
@@ -109,7 +112,6 @@ class FolderState:
     """
 
     __slots__ = (
-        "__weakref__",
         "_batches",
         "_changed",
         "_flags",
@@ -131,13 +133,13 @@ class FolderState:
         self._modseqs = array("Q")
         self._flags = bytearray()
         self._keywords: dict[int, tuple[str, ...]] = {}
-        self._views: weakref.WeakSet[FolderView] = weakref.WeakSet()
+        self._views: tuple[FolderView, ...] = ()
         # What was found last, with the cursor that it was found at.
-        self._changed: tuple[int, int, list[MessageState]] = 0, 0, []
+        self._changed = _NONE_CHANGED
         self._unseen = 0, 0
-        self._words: tuple[int, list[str]] = 0, []
+        self._words = _NO_WORDS
         # The last batches of changes: the cursor before each, and the UIDs that it changed.
-        self._batches: deque[tuple[int, array[int]]] = deque()
+        self._batches: list[tuple[int, array[int]]] = []
         self._remembered = 0
 
     def __len__(self) -> int:
@@ -166,7 +168,7 @@ class FolderState:
         self._batches.append((self.cursor, uids))
         self._remembered += 1 + len(uids)
         while self._remembered > _REMEMBERED:
-            self._remembered -= 1 + len(self._batches.popleft()[1])
+            self._remembered -= 1 + len(self._batches.pop(0)[1])
 
     def load(self, loaded: Loaded) -> None:
         """Take over a whole folder."""
@@ -308,10 +310,14 @@ class FolderState:
         return None
 
     def view(self) -> FolderView:
-        """Return a new session's view, which sees all there is."""
+        """Return a new session's view, which sees all there is; close it."""
         view = FolderView(self)
-        self._views.add(view)
+        self._views = (*self._views, view)
         return view
+
+    def leave(self, view: FolderView) -> None:
+        """Forget a view."""
+        self._views = tuple(one for one in self._views if one is not view)
 
 
 class FolderView:
@@ -323,13 +329,13 @@ class FolderView:
         uidnext: larger than every UID that it has been told.
     """
 
-    __slots__ = ("__weakref__", "_ghosts", "_merged", "cursor", "state", "uidnext")
+    __slots__ = ("_ghosts", "_merged", "cursor", "state", "uidnext")
 
     def __init__(self, state: FolderState) -> None:
         self.state = state
         self.cursor = state.cursor
         self.uidnext = state.uidnext
-        self._ghosts: list[int] = []
+        self._ghosts: Sequence[int] = ()
         self._merged: Sequence[int] | None = None
 
     def lose(self, uids: Iterable[int]) -> None:
@@ -396,6 +402,6 @@ class FolderView:
         self.cursor, self.uidnext = cursor, uidnext
         gone: list[int] = []
         if expunge:
-            gone, self._ghosts = self._ghosts, []
+            gone, self._ghosts = list(self._ghosts), ()
         self._merged = None
         return Changes(cursor, uidnext, arrived, changed, gone)

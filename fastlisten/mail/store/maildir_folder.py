@@ -228,6 +228,7 @@ class MaildirFolder(Idler):
         self.watch(None)
         if not self._closed:
             self._closed = True
+            self._view.state.leave(self._view)
             self._shared.leave(read_only=self.read_only)
 
 

@@ -81,7 +81,7 @@ class Notices:
         self._asked = bytearray(4)
         self._full = False
         # Two names of a directory, by a symbolic link, have one watch.
-        self._watches: dict[int, tuple[Noticed, ...]] = {}
+        self._watches: dict[int, Noticed | tuple[Noticed, ...]] = {}
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._fd, self.poll)
 
@@ -115,15 +115,19 @@ class Notices:
                     path,
                 )
             return -1
-        there = self._watches.get(watch, ())
+        there = self._watchers(watch)
         if who not in there:
-            self._watches[watch] = (*there, who)
+            self._watches[watch] = (*there, who) if there else who
         return watch
+
+    def _watchers(self, watch: int) -> tuple[Noticed, ...]:
+        there = self._watches.get(watch, ())
+        return there if isinstance(there, tuple) else (there,)
 
     def remove(self, watch: int, who: Noticed) -> None:
         """End a watch; one that has ended already is ignored."""
-        there = self._watches.get(watch)
-        if there is None or who not in there:
+        there = self._watchers(watch)
+        if who not in there:
             return
         rest = tuple(one for one in there if one is not who)
         if rest:
@@ -147,11 +151,11 @@ class Notices:
             watch, mask, _, size = _EVENT.unpack_from(data, place)
             place += _EVENT.size + size
             if watch < 0:  # the queue was full
-                for number, those in list(watches.items()):
-                    for who in those:
+                for number in list(watches):
+                    for who in self._watchers(number):
                         who.noticed(number, 0)
                 continue
-            there = watches.get(watch, ())
+            there = self._watchers(watch)
             if mask & ENDED:
                 watches.pop(watch, None)
             for who in there:

@@ -156,7 +156,7 @@ class SharedFolder:
         self._running: asyncio.Future[None] | None = None
         self._recent = 1
         self._fresh: tuple[range, ...] = ()  # taken by this process, not yet by a session
-        self._idlers: set[Idler] | None = None
+        self._idlers: tuple[Idler, ...] = ()
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -393,16 +393,13 @@ class SharedFolder:
 
     def add_idler(self, idler: Idler) -> None:
         """Have a session told when something happens."""
-        if self._idlers is None:
-            self._idlers = set()
-        self._idlers.add(idler)
+        if idler not in self._idlers:
+            self._idlers = (*self._idlers, idler)
 
     def remove_idler(self, idler: Idler) -> None:
         """Tell a session no more."""
-        if self._idlers is not None:
-            self._idlers.discard(idler)
-            if not self._idlers:
-                self._idlers = None
+        if idler in self._idlers:
+            self._idlers = tuple(one for one in self._idlers if one is not idler)
 
     def sweep(self) -> None:
         """Look whether something has happened without a notice."""
@@ -423,7 +420,7 @@ class SharedFolder:
             return  # which has been logged; the next notice, or the next sweep, tries again
         finally:
             self._task = None
-        for idler in list(self._idlers or ()):
+        for idler in self._idlers:
             idler.happened()
 
 

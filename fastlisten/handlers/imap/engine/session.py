@@ -27,6 +27,9 @@ _SWALLOW = Reading.SWALLOW
 _TLS = Reading.TLS
 _END = Reading.END
 
+#: What is enabled first: an empty frozenset has 216 octets.
+_NONE: frozenset[str] = frozenset()
+
 
 class Session:
     """One connection's IMAP session, from the server's side, after the greeting.
@@ -86,7 +89,7 @@ class Session:
         self._bad = 0
         self._said_goodbye = False
         self.condstore = False
-        self.enabled: frozenset[str] = frozenset()
+        self.enabled = _NONE
         self.encrypted = encrypted
         self.name = ""
         self.state = state
