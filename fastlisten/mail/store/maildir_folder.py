@@ -33,6 +33,11 @@ from fastlisten.mail.store.shared_folder import Idler, SharedFolder
 __all__ = ["MaildirFolder"]
 
 
+#: Of more messages than that, which is a search, the files are not remembered: they would take the
+#: place of those that somebody reads.
+_MOST_TO_KNOW = 256
+
+
 class MaildirFolder(Idler):
     """An open folder; implements `interface.Folder`."""
 
@@ -186,6 +191,8 @@ class MaildirFolder(Idler):
 
     async def facts(self, uids: Sequence[int]) -> Sequence[Facts]:
         """Return what never changes about messages."""
+        if len(uids) > _MOST_TO_KNOW:
+            return await self._use.use(reading.facts, self._id, uids)
         files = self._use.resources.files
         found, unknown = [], []
         for uid in uids:

@@ -19,7 +19,7 @@ from fastlisten.mail.store.known_files import KnownFile
 from fastlisten.mail.store.pending import box_of
 from fastlisten.mail.store.selection import slices
 
-__all__ = ["OpenMessage", "keep_structures", "known_files", "open_message"]
+__all__ = ["OpenMessage", "facts", "keep_structures", "known_files", "open_message"]
 
 _PIECE = 1 << 16
 
@@ -190,8 +190,25 @@ def _corrected(index: Index, email: int, path: str) -> Inspected | None:
     return it
 
 
-def known_files(index: Index, folder: int, uids: Sequence[int]) -> list[KnownFile]:
+def facts(index: Index, folder: int, uids: Sequence[int]) -> list[Facts]:
     """Return what never changes about messages; those that are gone are left out."""
+    found: list[Facts] = []
+    for piece in slices(uids):
+        rows = index.query(
+            "SELECT uid, size, date, email, structure"
+            " FROM message JOIN email ON email.id = message.email"
+            " WHERE folder = ? AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
+            (folder, json.dumps(list(piece))),
+        )
+        found += [
+            Facts(uid, size, date, f"E{email}", structure)
+            for uid, size, date, email, structure in rows
+        ]
+    return found
+
+
+def known_files(index: Index, folder: int, uids: Sequence[int]) -> list[KnownFile]:
+    """Return the same with what is known of the files."""
     box = box_of(index, folder)
     if box is None:
         return []
