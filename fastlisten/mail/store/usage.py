@@ -22,8 +22,8 @@ from fastlisten.mail.store.rows import NewMessage, size_of
 
 __all__ = ["OVER_QUOTA", "admit", "catch_up", "deleted_size", "fits", "sums", "usage"]
 
-#: Seconds that a listing may take each time: that of some thousand messages.
-_WHILE = 0.01
+#: Messages of a folder that may be listed each time, in some 10 ms.
+_LARGE = 10_000
 
 #: How much longer the pause after a listing is.
 _PAUSE = 20
@@ -57,22 +57,22 @@ def catch_up(index: Index) -> None:
     """Look at all folders that have changed; takes the lock.
 
     A large folder in which others keep changing something would be listed each time. After a
-    listing that took a while, the next one waits `_PAUSE` times as long, and only new/ is looked at
-    meanwhile.
+    listing, the next one waits `_PAUSE` times as long, and only new/ is looked at meanwhile.
 
     Raises:
         OSError: one cannot be read.
         sqlite3.Error: the index cannot be used.
     """
     discover(index)
-    for folder, name, seen in index.query("SELECT id, name, seen_mtime FROM folder"):
+    rows = index.query("SELECT id, name, seen_mtime, total FROM folder")
+    for folder, name, seen, total in rows:
         box = _box(index, name)
         changed = times_of(box)[1] != seen
         if changed and index.pauses.get(folder, 0.0) <= time.monotonic():
             began = time.monotonic()
             look(index, folder)
             took = time.monotonic() - began
-            if took > _WHILE:
+            if total > _LARGE:
                 index.pauses[folder] = began + took * (1 + _PAUSE)
         elif next(names_in_new(box), None) is not None:
             look(index, folder, only_new=True)

@@ -178,7 +178,7 @@ def test_large_folders_are_not_listed_all_the_time(
 
     with index_of(tmp_path) as index:
         monkeypatch.setattr(store_usage, "look", look)
-        monkeypatch.setattr(store_usage, "_WHILE", -1.0)  # every listing takes long
+        monkeypatch.setattr(store_usage, "_LARGE", -1)  # every folder is large
         monkeypatch.setattr(store_usage, "_PAUSE", 1e9)
         deliver(index.maildir)
         for _ in range(3):
