@@ -233,7 +233,14 @@ class _Search:
         """Return what a key finds, ascending."""
         found = await self.find(key, list(self._folder.uids()))
         # Messages that are gone, but not yet told, may be among them.
-        return await self._by_flags(_THERE, found)
+        return await self._by_flags(_THERE, found) if self._some_are_gone() else found
+
+    def _some_are_gone(self) -> bool:
+        folder, count = self._folder, len(self._folder.uids())
+        return any(
+            GONE in folder.columns(range(start, min(start + _IN_COLUMNS, count))).flags
+            for start in range(0, count, _IN_COLUMNS)
+        )
 
     async def find(self, key: SearchKey, uids: list[int]) -> list[int]:
         """Return those of some messages that a key finds; both ascending."""
