@@ -372,7 +372,7 @@ def test_a_million_messages(million: Path) -> None:
             await ticker.during("EXPUNGE", folder.expunge())
             await ticker.during("sync", folder.sync())
             assert len(folder.uids()) == 980_000
-            # On a machine that does other things too, some are; one piece would be late for seconds.
+            # Some are, on a machine that is busy; without slices it would be one for seconds.
             assert ticker.all_late <= ticker.all // 100
 
     asyncio.run(main())
