@@ -175,7 +175,7 @@ def test_accounts_and_mail_survive_a_restart(tmp_path: Path) -> None:
     accounts.write_text('# mine\n[account."me@localhost"]\n')
     with default(tmp_path, XDG_DATA_HOME=str(tmp_path)) as started:
         assert "added" not in started.out
-        assert "password" not in started.out
+        assert "its password" not in started.out
         deliver("me@localhost", b"Subject: second\r\n\r\n")
         with pytest.raises(smtplib.SMTPRecipientsRefused):
             deliver(USER, b"Subject: third\r\n\r\n")
