@@ -122,6 +122,8 @@ async def test_nothing_is_looked_at_if_nothing_has_happened(
         changes = await folder.sync()
         assert (changes.arrived, changes.changed, changes.gone) == ([], [], [])
         assert folder.is_current()
+    await folder.keep_structures({1: b"kept"})  # which no client can see
+    assert folder.is_current()
     for _ in range(3):
         again = await account.open("inbox")
         assert list(again.uids()) == [1]
@@ -317,5 +319,10 @@ async def test_watches_of_folders_that_are_deleted_are_given_back(
     notices = accounts.resources.notices
     assert notices is not None
     notices.poll()
+    assert watches() == len(notices)
+    # There is no more room for it in memory.
+    await account.create("Old")
+    (await account.open("Old")).close()
+    account._folders[-1].drop()
     assert watches() == len(notices)
     inbox.close()

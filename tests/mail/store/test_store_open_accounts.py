@@ -98,6 +98,25 @@ def test_message_on_its_way_keeps_the_index_open(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_index_is_not_closed_while_it_is_in_use(tmp_path: Path) -> None:
+    """As when somebody begins to use it while whoever makes room waits for its turn."""
+
+    async def main() -> None:
+        accounts = OpenAccounts.enter(str(tmp_path))
+        account = accounts.acquire(str(tmp_path / "alice"))
+        await account.status("INBOX")
+        account._use.pin()
+        await account._use.close_index()
+        assert locks_below(tmp_path) == 1
+        account._use.unpin()
+        await account._use.close_index()
+        assert locks_below(tmp_path) == 0
+        accounts.release(str(tmp_path / "alice"))
+        await accounts.leave()
+
+    asyncio.run(main())
+
+
 def test_account_stays_open_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that comes back finds its folder as it has left it."""
 
