@@ -138,5 +138,10 @@ def restore(name: str, source: str, place: Place, out: TextIO, *, force: bool = 
         catch_up(index)
         used = sums(index)
     out.write(f"restored {used.messages} messages of {canonical} from {source}\n")
+    if restored.renumbered:
+        out.write(
+            f"clients fetch {restored.renumbered} folders again: the account has had mail here "
+            "before, so their UIDVALIDITY is a new one\n"
+        )
     if restored.before:
         out.write(f"the mail that was there before is in {restored.before}\n")

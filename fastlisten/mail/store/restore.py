@@ -12,6 +12,10 @@ one of the two, or the sender tries again.
 Sessions that have the account open notice, because the lock is another file now (account_lock.py).
 An index that was restored says so when it is opened: UIDs go on far beyond those of the backup, and
 clients compare their mail with it (index.py). UIDVALIDITYs that were used since are not used again.
+
+A Maildir of another server has no index. If the account has had one, it would count as lost, and
+nothing would be imported (first_open.py). So the index is made here, before the account's last
+UIDVALIDITY is known to it; a folder whose UIDVALIDITY the account may have had gets another one.
 """
 
 from __future__ import annotations
@@ -31,6 +35,9 @@ from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import unique_name
 from fastlisten.mail.store.account_lock import AccountLock
 from fastlisten.mail.store.backup_forms import NotABackupError, Source
+from fastlisten.mail.store.folders import discover
+from fastlisten.mail.store.index import Index
+from fastlisten.mail.store.pending import finish
 from fastlisten.mail.store.schema import VERSION
 from fastlisten.private_files import open_new, sync_directory, write_all
 
@@ -51,10 +58,19 @@ class HasMailError(Exception):
 
 @dataclass(slots=True)
 class Restored:
-    """What was restored: messages; and where that is what there was before, empty if nothing."""
+    """What was restored.
+
+    Attributes:
+        messages: how many.
+        before: where that is what there was before, empty if nothing.
+        foreign: it is another server's: there was no index.
+        renumbered: folders of another server that have a new UIDVALIDITY.
+    """
 
     messages: int = 0
     before: str = ""
+    foreign: bool = False
+    renumbered: int = 0
 
 
 def restore(root: str, source: Source, *, force: bool = False) -> Restored:
@@ -83,12 +99,13 @@ def restore(root: str, source: Source, *, force: bool = False) -> Restored:
         restored = Restored()
         try:
             _stage(staging, source, restored)
-            _keep_uidvalidity(root, staging)
+            if not restored.foreign:
+                _keep_uidvalidity(root, staging)
             os.sync()
         except BaseException:
             _remove(staging)
             raise
-        exchanged = _put_in_place(root, staging, force=force)
+        exchanged = _put_in_place(root, staging, restored, force=force)
         os.unlink(f"{root}/{_MARK}")
         sync_directory(above)
         if exchanged:
@@ -179,6 +196,8 @@ def _stage(staging: str, source: Source, restored: Restored) -> None:
         raise NotABackupError("there is no mail in it, and no index")
     if os.path.lexists(f"{staging}/index.db"):
         _check_index(f"{staging}/index.db")
+    else:
+        restored.foreign = not os.path.lexists(f"{staging}/uidvalidity")
 
 
 def _check_index(path: str) -> None:
@@ -203,22 +222,45 @@ def _check_index(path: str) -> None:
 
 def _keep_uidvalidity(root: str, staging: str) -> None:
     """Note the last UIDVALIDITY that was used, in the backup or since."""
-    numbers = []
-    for directory in (root, staging):
-        with (
-            contextlib.suppress(FileNotFoundError, ValueError),
-            open(f"{directory}/uidvalidity", encoding="ascii") as file,
-        ):
-            numbers.append(int(file.read(20)))
-    if numbers:
+    last = max(_last_uidvalidity(root), _last_uidvalidity(staging))
+    if last:
         with open(f"{staging}/uidvalidity", "w", encoding="ascii") as file:
-            file.write(f"{max(numbers)}\n")
+            file.write(f"{last}\n")
+
+
+def _last_uidvalidity(directory: str) -> int:
+    with (
+        contextlib.suppress(FileNotFoundError, ValueError),
+        open(f"{directory}/uidvalidity", encoding="ascii") as file,
+    ):
+        return int(file.read(20))
+    return 0
+
+
+def _import(root: str, staging: str) -> int:
+    """Import what another server knew; return how many folders have a new UIDVALIDITY.
+
+    Clients may have seen the others here with other messages, so UIDs would not mean the same.
+    """
+    last = _last_uidvalidity(root)
+    index = Index(staging, finish)
+    try:
+        discover(index)
+        with index.locked():
+            index.note_uidvalidity(last)
+            used = index.query("SELECT id FROM folder WHERE uidvalidity <= ?", (last,))
+            fresh = [(index.new_uidvalidity(), folder) for (folder,) in used]
+            with index.transaction(sync=True) as db:
+                db.executemany("UPDATE folder SET uidvalidity = ? WHERE id = ?", fresh)
+        return len(fresh)
+    finally:
+        index.close()
 
 
 # --- the exchange ---------------------------------------------------------------------------------
 
 
-def _put_in_place(root: str, staging: str, *, force: bool) -> bool:
+def _put_in_place(root: str, staging: str, restored: Restored, *, force: bool) -> bool:
     """Put the new account in its place; return whether the old one is where it was made."""
     if not os.path.isdir(root):
         os.rename(staging, root)
@@ -229,6 +271,8 @@ def _put_in_place(root: str, staging: str, *, force: bool) -> bool:
             if not force and _has_mail(root):
                 _remove(staging)
                 raise HasMailError(f"{root} has mail already")
+            if restored.foreign and _last_uidvalidity(root):
+                restored.renumbered = _import(root, staging)
             # Clients may have been given a UIDVALIDITY while the backup was read.
             _keep_uidvalidity(root, staging)
             _exchange(root, staging)
