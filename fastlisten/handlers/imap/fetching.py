@@ -277,8 +277,14 @@ class _Fetch:
         begun = b"* %d FETCH (" % number
         ready: list[bytes] = []
         sent = False
+        kept = 0  # octets of sections in `ready`
         for item in self._items:
             if isinstance(item, Section):
+                if kept > PIECE:
+                    # A client may ask for one section a thousand times.
+                    engine.send(begun + b" ".join(ready))
+                    begun, ready, sent, kept = b"", [b""], True, 0
+                    await self._connection.flush()
                 try:
                     body = await content.body(item)
                     if body is None or body.size <= PIECE:
@@ -286,11 +292,12 @@ class _Fetch:
                         if body is not None and octets is not None and len(octets) < body.size:
                             raise StoreUnavailableError("Message has become shorter")
                         ready.append(item_section(item.label, octets))
+                        kept += len(ready[-1])
                         continue
                     # A long one is not kept in memory.
                     ready.append(item_literal_head(item.label, body.size))
                     engine.send(begun + b" ".join(ready))
-                    begun, ready, sent = b"", [], True
+                    begun, ready, sent, kept = b"", [], True, 0
                     await self._stream(content, body)
                     # What follows is separated from it by a blank.
                     ready.append(b"")

@@ -43,12 +43,12 @@ __all__ = ["FOLDER_COMMANDS"]
 
 async def _list(session: SessionState, event: List) -> None:
     largest = session.services.limits.max_message_size
-    session.engine.send(await list_mailboxes(session.mail(), event, largest))
+    await list_mailboxes(session.mail(), event, largest, session.client())
     session.engine.ok("List completed.")
 
 
 async def _lsub(session: SessionState, event: Lsub) -> None:
-    session.engine.send(await list_subscribed(session.mail(), event))
+    await list_subscribed(session.mail(), event, session.client())
     session.engine.ok("Lsub completed.")
 
 

@@ -1,7 +1,7 @@
 """Names of mailboxes and the patterns of LIST and LSUB (RFC 3501 6.3.8).
 
-Rules of this file: text only. The time that a pattern takes is bounded by its length times the
-name's, whatever wildcards it has.
+Rules of this file: text only. The time that a pattern takes grows with its length and the name's,
+whatever wildcards it has; that for many names is bounded by whoever asks.
 """
 
 from __future__ import annotations
@@ -20,10 +20,16 @@ def matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
     """
     # Names of the store are in this form, whichever the client has written.
     composed = (unicodedata.normalize("NFC", pattern) for pattern in patterns)
-    prepared = [_joined(pattern) for pattern in dict.fromkeys(composed)]
-    if "*" in prepared:
+    texts = dict.fromkeys(_joined(pattern) for pattern in composed)
+    if "*" in texts:
         return lambda name: True
-    return lambda name: any(_matches(pattern, name) for pattern in prepared)
+    prepared = [_Pattern(text) for text in texts]
+    inbox = any(_Pattern(text.upper()).matches("INBOX") for text in texts)
+
+    def matches(name: str) -> bool:
+        return any(pattern.matches(name) for pattern in prepared) or (inbox and name == "INBOX")
+
+    return matches
 
 
 def _joined(pattern: str) -> str:
@@ -41,38 +47,43 @@ def _joined(pattern: str) -> str:
     return f"INBOX{slash}{rest}" if first.upper() == "INBOX" else joined
 
 
-def _matches(pattern: str, name: str) -> bool:
-    if not ("*" in pattern or "%" in pattern):
-        return pattern == name or (name == "INBOX" and pattern.upper() == "INBOX")
-    if name == "INBOX" and _run(pattern.upper(), name):
-        return True
-    return _run(pattern, name)
+class _Pattern:
+    """A pattern, followed along all ways at once: the places of a way are bits of a number."""
 
+    __slots__ = ("_any", "_end", "_least", "_levels", "_masks", "_text")
 
-def _run(pattern: str, name: str) -> bool:
-    """Follow all ways through a pattern at once."""
-    size = len(pattern)
-    places = _closed({0}, pattern)
-    for character in name:
-        following = set()
-        for place in places:
-            if place == size:
-                continue
-            one = pattern[place]
-            if one == "*" or (one == "%" and character != "/"):
-                following.add(place)
-            elif one == character and one != "%":
-                following.add(place + 1)
-        if not following:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._masks: dict[str, int] = {}  # by character: the places where it stands
+        self._any = 0  # the places of wildcards; no two are side by side
+        self._levels = 0  # those of wildcards that stand for several levels
+        self._end = 1 << len(text)
+        self._least = len(text) - text.count("*") - text.count("%")
+
+    def matches(self, name: str) -> bool:
+        """Return whether a name matches."""
+        # The places of a pattern that no name can match are not even looked for: it may be long.
+        if len(name) < self._least:
             return False
-        places = _closed(following, pattern)
-    return size in places
+        if not (self._masks or self._any):
+            self._prepare()
+        masks, wild, levels = self._masks, self._any, self._levels
+        places = 1
+        places |= (places & wild) << 1
+        for character in name:
+            stay = places & (levels if character == "/" else wild)
+            places = (places & masks.get(character, 0)) << 1 | stay
+            if not places:
+                return False
+            places |= (places & wild) << 1
+        return bool(places & self._end)
 
-
-def _closed(places: set[int], pattern: str) -> set[int]:
-    """Add the places behind wildcards, which may stand for nothing."""
-    for place in sorted(places):
-        while place < len(pattern) and pattern[place] in "*%":
-            place += 1
-            places.add(place)
-    return places
+    def _prepare(self) -> None:
+        for place, character in enumerate(self._text):
+            bit = 1 << place
+            if character in "*%":
+                self._any |= bit
+                if character == "*":
+                    self._levels |= bit
+            else:
+                self._masks[character] = self._masks.get(character, 0) | bit

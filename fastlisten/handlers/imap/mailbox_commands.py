@@ -6,8 +6,10 @@ session's.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 
+from fastlisten.handlers.imap.connection_interface import Connection
 from fastlisten.handlers.imap.engine import response_codes as codes
 from fastlisten.handlers.imap.engine.commands import Create, List, Lsub
 from fastlisten.handlers.imap.engine.mailbox_responses import (
@@ -31,6 +33,9 @@ __all__ = ["create", "list_mailboxes", "list_subscribed", "status_of"]
 _ROLES = frozenset({"Archive", "Drafts", "Junk", "Sent", "Trash"})
 
 SEPARATOR = "/"
+
+#: Characters of all patterns of a command, the reference before each: more than a command has.
+_LONGEST_PATTERNS = 1 << 16
 
 
 # --- STATUS ---------------------------------------------------------------------------------------
@@ -103,20 +108,44 @@ def _above(names: Iterable[str]) -> set[str]:
     return found
 
 
-async def list_mailboxes(account: Account, command: List, max_message_size: int) -> bytes:
-    """Return the responses to LIST, with those of STATUS if they are asked for.
+async def _matching(
+    names: Iterable[str], reference: str, patterns: Sequence[str], connection: Connection
+) -> set[str]:
+    """Return those names that match one of some patterns; others have their turn meanwhile.
 
     Raises:
-        Rejected: RECURSIVEMATCH is alone (RFC 5258 3).
+        Rejected: the patterns are too long.
+    """
+    if sum(map(len, patterns)) + len(patterns) * len(reference) > _LONGEST_PATTERNS:
+        raise Rejected("Mailbox patterns are too long", codes.LIMIT)
+    matches = matcher(tuple(reference + pattern for pattern in patterns))
+    found = set()
+    for name in names:
+        if matches(name):
+            found.add(name)
+        if connection.is_due(0):
+            await connection.flush()
+    return found
+
+
+async def list_mailboxes(
+    account: Account, command: List, max_message_size: int, connection: Connection
+) -> None:
+    """Send the responses to LIST, with those of STATUS if they are asked for.
+
+    Raises:
+        Rejected: RECURSIVEMATCH is alone (RFC 5258 3), or the patterns are too long.
         StoreError: mailboxes cannot be read.
     """
     select, returns = command.select, command.returns
     if "RECURSIVEMATCH" in select and not select & {"SUBSCRIBED", "SPECIAL-USE"}:
         raise Rejected("RECURSIVEMATCH needs another selection option", bad=True)
     if command.patterns == ("",) and not command.extended:
-        return list_response("", ("\\Noselect",))
+        connection.engine.send(list_response("", ("\\Noselect",)))
+        return
     listed = await account.folders()
-    matches = matcher(tuple(command.reference + pattern for pattern in command.patterns))
+    names = [one.name for one in listed]
+    matching = await _matching(names, command.reference, command.patterns, connection)
     with_children = _above(one.name for one in listed if one.exists)
 
     def fits(one: Listed) -> bool:
@@ -129,11 +158,10 @@ async def list_mailboxes(account: Account, command: List, max_message_size: int)
     below: set[str] = set()
     if "RECURSIVEMATCH" in select:
         below = _above(chosen)
-        hidden = _above(name for name in chosen if not matches(name))
-    responses = []
+        hidden = _above(chosen - matching)
     for one in listed:
         name = one.name
-        if not matches(name):
+        if name not in matching:
             continue
         there = one.exists or name in with_children
         if name in chosen:
@@ -142,14 +170,13 @@ async def list_mailboxes(account: Account, command: List, max_message_size: int)
         elif name not in hidden:
             continue
         attributes = _attributes(one, command, has_children=name in with_children)
-        responses.append(list_response(name, attributes, subscribed_children=name in below))
+        response = list_response(name, attributes, subscribed_children=name in below)
         if "STATUS" in returns and one.exists:
-            try:
-                status = await status_of(account, name, command.status, max_message_size)
-            except FolderNotFoundError:  # deleted meanwhile
-                continue
-            responses.append(status)
-    return b"".join(responses)
+            with contextlib.suppress(FolderNotFoundError):  # deleted meanwhile
+                response += await status_of(account, name, command.status, max_message_size)
+        connection.engine.send(response)
+        if connection.is_due(len(response)):
+            await connection.flush()
 
 
 def _attributes(one: Listed, command: List, *, has_children: bool) -> list[str]:
@@ -164,23 +191,26 @@ def _attributes(one: Listed, command: List, *, has_children: bool) -> list[str]:
     return attributes
 
 
-async def list_subscribed(account: Account, command: Lsub) -> bytes:
-    r"""Return the responses to LSUB.
+async def list_subscribed(account: Account, command: Lsub, connection: Connection) -> None:
+    r"""Send the responses to LSUB.
 
     A name that is only above subscribed ones is said, as ``\Noselect``, where ``%`` hides those
     (RFC 3501 6.3.9).
 
     Raises:
+        Rejected: the pattern is too long.
         StoreError: subscriptions cannot be read.
     """
     if not command.pattern:
-        return lsub_response("", ("\\Noselect",))
+        connection.engine.send(lsub_response("", ("\\Noselect",)))
+        return
     listed = await account.folders()
-    matches = matcher((command.reference + command.pattern,))
     subscribed = {one.name for one in listed if one.subscribed}
-    hidden = _above(name for name in subscribed if not matches(name))
-    return b"".join(
-        lsub_response(name, () if name in subscribed else ("\\Noselect",))
-        for name in sorted(subscribed | hidden)
-        if matches(name)
-    )
+    asked = command.reference, (command.pattern,), connection
+    matching = await _matching(subscribed, *asked)
+    hidden = _above(subscribed - matching) - subscribed
+    for name in sorted(matching | await _matching(hidden, *asked)):
+        response = lsub_response(name, () if name in subscribed else ("\\Noselect",))
+        connection.engine.send(response)
+        if connection.is_due(len(response)):
+            await connection.flush()

@@ -1,0 +1,131 @@
+"""What one command may cost: memory of a response, and turns of the loop that others need.
+
+Rules of this file: no sockets; what has been written and not read is counted, and so is how often
+others had their turn. Nothing depends on how long anything takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from support.imap_direct import DirectHandler, DirectTransport
+from support.memory_store import MemoryAccount
+
+from fastlisten.handlers.imap import engine_protocol
+from fastlisten.handlers.imap.engine_protocol import MOST_PENDING
+from fastlisten.handlers.imap.message_content import PIECE
+from fastlisten.mail.store.interface import Listed
+
+LOGIN = b"a LOGIN alice wonder\r\nb SELECT INBOX\r\n"
+
+#: Octets after which the transport pauses writing, and what may then be unread.
+UNREAD = 64 * 1024
+MOST_UNREAD = UNREAD + 2 * MOST_PENDING + 2 * PIECE
+
+FOLDERS = 4000
+
+
+class ManyFolders(MemoryAccount):
+    """Has folders of long names, all subscribed."""
+
+    async def folders(self) -> Sequence[Listed]:
+        return [Listed(f"{'a' * 100}{number}", subscribed=True) for number in range(FOLDERS)]
+
+
+async def answer(mail: MemoryAccount, command: bytes) -> tuple[bytes, DirectTransport]:
+    """Return what is said to a command, and the transport."""
+    session = DirectHandler(mail).connect(UNREAD)
+    session.send(LOGIN)
+    await session.settle()
+    session.read()
+    session.most = 0
+    session.send(b"c " + command + b"\r\n")
+    said = b""
+    while b"\r\nc " not in b"\r\n" + said[-500:]:
+        await session.settle()
+        said += session.read()
+        assert len(said) < 100_000_000
+    session.lose()
+    return said, session
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        [b"BODY.PEEK[]<0.%d>" % (60_000 + number) for number in range(200)],
+        [b"BODY.PEEK[TEXT]<%d.60000>" % number for number in range(200)],
+    ],
+    ids=["partial", "shifted"],
+)
+def test_many_sections_of_one_message(sections: list[bytes]) -> None:
+    message = b"Subject: x\r\n\r\n" + b"x" * 65_000
+
+    async def main() -> None:
+        items = b" ".join([b"UID", *sections, b"FLAGS"])
+        said, session = await answer(MemoryAccount([message]), b"FETCH 1 (" + items + b")")
+        assert said.startswith(b"* 1 FETCH (UID 1 BODY[")
+        assert said.endswith(b" FLAGS ())\r\nc OK Fetch completed.\r\n")
+        assert said.count(b" BODY[") == len(sections)
+        assert len(said) > 200 * 60_000
+        assert session.most <= MOST_UNREAD
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("command", [b'LIST "" "*a*"', b'LSUB "" "*a*"'])
+def test_lists_are_written_in_pieces(command: bytes) -> None:
+    async def main() -> None:
+        said, session = await answer(ManyFolders(), command)
+        assert said.count(b"\r\n") == FOLDERS + 1
+        assert session.most <= MOST_UNREAD
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        b'LIST "" ("' + b"*a" * 100 + b'*b" "' + b"%a" * 100 + b'*c")',
+        b'LIST (SUBSCRIBED RECURSIVEMATCH) "" "' + b"*a" * 100 + b'*b"',
+        b'LSUB "" "' + b"*a" * 100 + b'*b"',
+    ],
+    ids=["list", "recursive", "lsub"],
+)
+def test_others_have_their_turn_while_names_are_compared(
+    command: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_protocol, "TURN", -1.0)  # the turn of others comes at once
+
+    async def main() -> None:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        said, _ = await answer(ManyFolders(), command)
+        task.cancel()
+        assert said.endswith((b"OK List completed.\r\n", b"OK Lsub completed.\r\n"))
+        assert turns > FOLDERS
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", [b"LIST", b"LSUB"])
+def test_a_long_reference(name: bytes) -> None:
+    """It stands before each pattern, however many there are."""
+
+    async def main() -> None:
+        patterns = b"(" + b" ".join(b"p%d" % number for number in range(3000)) + b")"
+        reference = b'"' + b"r" * 30_000 + b'" '
+        said, _ = await answer(ManyFolders(), b"LIST " + reference + patterns)
+        assert said == b"c NO [LIMIT] Mailbox patterns are too long\r\n"
+        said, _ = await answer(ManyFolders(), name + b" " + reference + b"*")
+        assert said == b"c OK %b completed.\r\n" % name.capitalize()
+
+    asyncio.run(main())
