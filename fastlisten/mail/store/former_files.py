@@ -53,6 +53,10 @@ _UID_LIMIT = 1 << 32
 #: A folder that is made again needs a larger UIDVALIDITY; so many are left above an imported one.
 _UIDVALIDITY_ROOM = 1 << 16
 
+#: So many UIDs are left above imported ones: a folder that has none left takes no mail. A restored
+#: backup skips a million of them.
+_UID_ROOM = 1 << 28
+
 #: RFC 3501 9, flag-keyword: an atom, of printable ASCII but for what lists and strings are made of.
 _KEYWORD = re.compile(r'[^\s\x00-\x20\x7f-\uffff(){%*"\\\]]+')
 
@@ -91,7 +95,7 @@ def uid_list_of(directory: str) -> UidList | None:
         file.seek(0)
         last = max((uid for _, uid in _entries(file)), default=0)
     uidnext = max(uidnext, last + 1)
-    if not 0 < uidvalidity < _UID_LIMIT - _UIDVALIDITY_ROOM or uidnext >= _UID_LIMIT:
+    if not (0 < uidvalidity < _UID_LIMIT - _UIDVALIDITY_ROOM and uidnext < _UID_LIMIT - _UID_ROOM):
         raise DamagedFileError(f"{file.name}: numbers are out of range")
     return UidList(uidvalidity, uidnext)
 

@@ -187,6 +187,7 @@ DAMAGED: dict[str, Callable[[Path], object]] = {
     "binary": holding(UIDS + b"\0" * 9000),
     "number": holding(UIDS + b"99999999999 :4.a\n"),
     "largest": holding(UIDS + b"4294967295 :4.a\n"),
+    "no uids left": holding(UIDS.replace(b"N40", b"N4294967295")),
     "uidvalidity": holding(UIDS.replace(b"V1500000000", b"V0")),
     "largest uidvalidity": holding(UIDS.replace(b"V1500000000", b"V4294967295")),
     "long line": holding(UIDS + b"40 :" + b"x" * 5000 + b"\n"),
