@@ -21,9 +21,9 @@ from fastlisten.handlers.imap.list_matching import matcher
 from fastlisten.handlers.imap.rejection import Rejected
 from fastlisten.mail.store.interface import (
     Account,
-    FolderNotFoundError,
     FolderRefusedError,
     Listed,
+    StoreError,
 )
 
 __all__ = ["create", "list_mailboxes", "list_subscribed", "status_of"]
@@ -172,7 +172,8 @@ async def list_mailboxes(
         attributes = _attributes(one, command, has_children=name in with_children)
         response = list_response(name, attributes, subscribed_children=name in below)
         if "STATUS" in returns and one.exists:
-            with contextlib.suppress(FolderNotFoundError):  # deleted meanwhile
+            # RFC 5819 2: without it, if it was deleted meanwhile or cannot be read.
+            with contextlib.suppress(StoreError):
                 response += await status_of(account, name, command.status, max_message_size)
         connection.engine.send(response)
         if connection.is_due(len(response)):
