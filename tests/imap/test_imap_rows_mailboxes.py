@@ -16,6 +16,7 @@ LITERAL = b"{%d+}\r\n%b" % (len(MESSAGE), MESSAGE)
 NO_FOLDERS = {f"folders.{use}": None for use in ("drafts", "sent", "junk", "trash", "archive")}
 
 TOO_MANY = b"NO [LIMIT] Too many mailboxes; at most 3 are allowed"
+SUBSCRIPTIONS = b"NO [LIMIT] Too many subscriptions; at most 3 are allowed"
 TOO_DEEP = b"NO [LIMIT] Mailbox name is too deep; at most 2 levels are allowed"
 KEYWORDS = b"NO [LIMIT] Too many keywords; a mailbox may have 2"
 
@@ -44,11 +45,45 @@ def test_max_folders(tmp_path: Path) -> None:
         assert mailboxes(client) == {b"INBOX", b"c", b"d"}
 
 
+def test_subscriptions_are_bounded_too(tmp_path: Path) -> None:
+    """They need no mailbox."""
+    with served(tmp_path, max_folders=3) as server:
+        client = server.lines()
+        client.ok("SUBSCRIBE x")
+        client.ok("SUBSCRIBE y")
+        client.ok("CREATE a")
+        assert client.say("SUBSCRIBE z") == [SUBSCRIPTIONS]
+        client.ok("SUBSCRIBE y")  # one that is there is no other one
+        for name in ("b", "c"):
+            client.ok(f"CREATE {name}")
+            client.ok(f"DELETE {name}")
+        client.ok("RENAME a d")
+        assert client.ok('LSUB "" *') == [b'* LSUB () "/" %c' % c for c in b"axy"]
+        client.ok("UNSUBSCRIBE x")
+        client.ok("SUBSCRIBE z")
+
+
 def test_sessions_that_make_folders_at_once(tmp_path: Path) -> None:
     with served(tmp_path, max_folders=3) as server, ThreadPoolExecutor(8) as pool:
         clients = [server.lines() for _ in range(8)]
         found = list(pool.map(lambda it: it[1].say(f"CREATE f{it[0]}")[-1], enumerate(clients)))
         assert sorted(one == TOO_MANY for one in found) == [False] * 2 + [True] * 6
+
+
+def test_a_mailbox_that_cannot_be_read_is_listed(tmp_path: Path) -> None:
+    """RFC 5819 2: the other ones, and their STATUS, are too."""
+    with served(tmp_path) as server:
+        client = server.lines()
+        client.ok("CREATE bad")
+        client.ok("CREATE good")
+        (server.root / ".bad" / "new").rmdir()
+        (server.root / ".bad" / "new").write_text("")
+        said = client.ok('LIST "" "*d" RETURN (STATUS (MESSAGES))')
+        assert [line.split()[1:] for line in said] == [
+            [b"LIST", rb"(\HasNoChildren)", b'"/"', b"bad"],
+            [b"LIST", rb"(\HasNoChildren)", b'"/"', b"good"],
+            [b"STATUS", b"good", b"(MESSAGES", b"0)"],
+        ]
 
 
 def test_max_name_depth(tmp_path: Path) -> None:

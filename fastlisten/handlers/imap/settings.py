@@ -203,8 +203,8 @@ _MAILBOXES: tuple[Option, ...] = (
         maximum=10_000_000,
         unit="mailboxes",
         extra={"optional": True},
-        text="The most mailboxes that an account may have, with INBOX; CREATE of another one gets "
-        "`NO [LIMIT]`.",
+        text="The most mailboxes that an account may have, with INBOX, and the most names that it "
+        "may be subscribed to; CREATE or SUBSCRIBE of another one gets `NO [LIMIT]`.",
     ),
     Option(
         key="max-name-depth",

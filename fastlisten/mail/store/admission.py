@@ -1,4 +1,4 @@
-"""Whether an account may have another folder, a deeper name, or more keywords.
+"""Whether an account may have another folder or subscription, a deeper name, or more keywords.
 
 Rules of this file: for what clients ask for, under the account's lock. What is there is never
 refused: mail that comes in, folders that other programs make, and messages that are moved with
@@ -7,12 +7,19 @@ their keywords.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import LimitReachedError
 
-__all__ = ["admit_keywords", "check_depth", "check_number"]
+__all__ = [
+    "admit_keywords",
+    "check_depth",
+    "check_number",
+    "check_subscriptions",
+    "has_room_for_subscription",
+]
 
 
 def check_number(index: Index) -> None:
@@ -24,6 +31,29 @@ def check_number(index: Index) -> None:
     most = index.bounds().folders
     if most is not None and index.query("SELECT count(*) FROM folder")[0][0] >= most:
         raise LimitReachedError(f"Too many mailboxes; at most {most} are allowed")
+
+
+def has_room_for_subscription(index: Index, db: sqlite3.Connection) -> bool:
+    """Return whether another name may be subscribed to, in a transaction.
+
+    Names need not be those of folders, so that nothing else bounds them.
+    """
+    most = index.bounds().folders
+    if most is None:
+        return True
+    (count,) = db.execute("SELECT count(*) FROM subscription").fetchone()
+    return int(count) < most
+
+
+def check_subscriptions(index: Index, db: sqlite3.Connection) -> None:
+    """Look whether another name may be subscribed to, in a transaction.
+
+    Raises:
+        LimitReachedError: it may not.
+    """
+    if not has_room_for_subscription(index, db):
+        most = index.bounds().folders
+        raise LimitReachedError(f"Too many subscriptions; at most {most} are allowed")
 
 
 def check_depth(index: Index, name: str) -> None:

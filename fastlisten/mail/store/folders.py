@@ -20,7 +20,12 @@ from dataclasses import dataclass
 from fastlisten.mail.maildir.folder_names import FolderNameError, directory_of, folder_of
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import unique_name
-from fastlisten.mail.store.admission import check_depth, check_number
+from fastlisten.mail.store.admission import (
+    check_depth,
+    check_number,
+    check_subscriptions,
+    has_room_for_subscription,
+)
 from fastlisten.mail.store.first_open import FormerFolder, end_import, former_folder, importing
 from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import (
@@ -148,7 +153,7 @@ def insert(
         index: the account's.
         directory: the folder's.
         role: its special use; another folder that has it loses it.
-        subscribed: subscribe to it, too.
+        subscribed: subscribe to it, too, unless there are too many subscriptions.
         former: what another server knew about it.
     """
     uidvalidity = former.uidvalidity if former else 0
@@ -171,7 +176,7 @@ def insert(
         )
         if former and former.wanted:
             db.execute("INSERT INTO former_uids VALUES (?, ?)", (number, uidnext))
-        if subscribed:
+        if subscribed and has_room_for_subscription(index, db):
             db.execute("INSERT OR IGNORE INTO subscription VALUES (?)", (name_of(directory),))
 
 
@@ -275,12 +280,15 @@ def subscribe(index: Index, name: str, subscribed: bool) -> None:
 
     Raises:
         FolderRefusedError: no folder can have this name.
+        LimitReachedError: there are too many subscriptions.
     """
     directory = _directory_of(name)
     name = unicodedata.normalize("NFC", name) if directory else INBOX
     with index.locked(), index.transaction() as db:
         if subscribed:
-            db.execute("INSERT OR IGNORE INTO subscription VALUES (?)", (name,))
+            if not db.execute("SELECT 1 FROM subscription WHERE name = ?", (name,)).fetchone():
+                check_subscriptions(index, db)
+                db.execute("INSERT INTO subscription VALUES (?)", (name,))
         else:
             db.execute("DELETE FROM subscription WHERE name = ?", (name,))
 
@@ -385,10 +393,12 @@ def rename(index: Index, old: str, new: str) -> None:
                     "UPDATE folder SET name = ?, modseq = ? WHERE id = ?", (after, number, one)
                 )
                 add(db, one, before, Op.RENAME_FOLDER, after)
-                db.execute(
-                    "INSERT OR IGNORE INTO subscription SELECT ? FROM subscription WHERE name = ?",
-                    (name_of(after), name_of(before)),
-                )
+                if has_room_for_subscription(index, db):
+                    db.execute(
+                        "INSERT OR IGNORE INTO subscription"
+                        " SELECT ? FROM subscription WHERE name = ?",
+                        (name_of(after), name_of(before)),
+                    )
         errors = finish(index)
     for error in errors.values():
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
