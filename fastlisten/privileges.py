@@ -26,6 +26,7 @@ __all__ = [
     "find_identity",
     "given_up",
     "group_id",
+    "unreadable_file",
     "user_id",
 ]
 
@@ -162,6 +163,21 @@ def find_identity(user: str, group: str | None) -> Identity:
         return Identity(str(uid), uid, gid, (gid,))
     groups = tuple(os.getgrouplist(entry.pw_name, gid))
     return Identity(entry.pw_name, uid, gid, groups, entry.pw_dir)
+
+
+def unreadable_file(user: Identity) -> str:
+    """Return a file of Python or of this package that a user cannot read; empty if there is none.
+
+    Modules that are imported after the change would be missing.
+
+    Raises:
+        PrivilegesError: this process may not act as the user.
+    """
+    with user.acting():
+        for file in (os.__file__, __file__):
+            if not os.access(file, os.R_OK, effective_ids=True):
+                return file
+    return ""
 
 
 def given_up() -> str:

@@ -9,7 +9,13 @@ from __future__ import annotations
 
 import os
 
-from fastlisten.privileges import Identity, PrivilegesError, UnknownUserError, find_identity
+from fastlisten.privileges import (
+    Identity,
+    PrivilegesError,
+    UnknownUserError,
+    find_identity,
+    unreadable_file,
+)
 
 __all__ = ["owner_of", "work_as_owner"]
 
@@ -40,6 +46,12 @@ def work_as_owner(directory: str) -> None:
     """
     owner = owner_of(directory)
     if owner is not None:
+        if file := unreadable_file(owner):
+            message = (
+                f"{directory} belongs to user {owner.name}, who cannot read {file}: Python and "
+                "fastlisten have to be where every user can read them"
+            )
+            raise PrivilegesError(message)
         owner.drop()
     elif os.geteuid() not in (0, os.stat(directory).st_uid):
         name = os.stat(directory).st_uid

@@ -87,7 +87,7 @@ def _listener(listener: ListenerSettings, workers: int) -> Iterator[str]:
 
 
 def _row(key: str, value: str, where: str) -> str:
-    return f"  {key:<26} {value:<24} {where}"
+    return f"  {key:<30} {value:<24} {where}"
 
 
 def _where(origin: str, line: int) -> str:

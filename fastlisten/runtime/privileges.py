@@ -15,7 +15,13 @@ from fastlisten import private_files
 from fastlisten.config import Config
 from fastlisten.config.notation import quote
 from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.privileges import Identity, PrivilegesError, UnknownUserError, find_identity
+from fastlisten.privileges import (
+    Identity,
+    PrivilegesError,
+    UnknownUserError,
+    find_identity,
+    unreadable_file,
+)
 
 __all__ = ["check_files", "identity_of", "make_directory"]
 
@@ -75,12 +81,9 @@ def check_files(user: Identity, config: Config) -> list[str]:
         PrivilegesError: the user cannot read Python itself.
     """
     path = config.process["server.data-directory"]
+    if file := unreadable_file(user):
+        raise PrivilegesError(f"user {user.name} (server.run-as.user) cannot read {file}")
     with user.acting():
-        for file in (os.__file__, __file__):
-            # Modules that are imported later would be missing.
-            if not os.access(file, os.R_OK, effective_ids=True):
-                text = f"user {user.name} (server.run-as.user) cannot read {file}"
-                raise PrivilegesError(text)
         if os.access(path, os.W_OK | os.X_OK, effective_ids=True):
             return []
     if not os.path.lexists(path):

@@ -186,3 +186,34 @@ def test_root_works_as_the_owner(target: str) -> None:
         (root / "cur" / "9.link:2,").symlink_to(secret)
         archive = program("backup", ALICE, "-", *config, wrapper=wrapper)
         assert b"root's" not in archive
+
+
+@needs_root
+@pytest.mark.parametrize("action", ["usage", "restore"])
+def test_python_that_the_owner_cannot_read(action: str) -> None:
+    """As if Python were installed in root's home directory."""
+    with user_directory() as directory:
+        file = configure(directory)
+        (directory / "closed").mkdir(mode=0o700)
+        (directory / "closed" / "os.py").touch()
+        os.chown(directory, NOBODY.pw_uid, NOBODY.pw_gid)
+        words = ["account", action, ALICE, "--config", str(file)]
+        if action == "restore":
+            Maildir(str(directory / "copy")).prepare()
+            words.insert(3, str(directory / "copy"))
+        code = (
+            "import os, sys; from fastlisten.cli.main import main; "
+            f"os.__file__ = {str(directory / 'closed' / 'os.py')!r}; sys.exit(main({words!r}))"
+        )
+        done = subprocess.run(
+            [*entering(), sys.executable, "-c", code],
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 1, done.stderr
+        message = f"{directory} belongs to user nobody, who cannot read {directory}/closed/os.py: "
+        assert done.stderr.startswith(message)
+        assert not (directory / "mail" / ALICE).exists()
