@@ -5,6 +5,7 @@ Rules of this file: what is made for many is compared with what is made for one 
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Sequence
 
@@ -32,13 +33,12 @@ ROWS = st.lists(
 
 
 def loaded(rows: Sequence[tuple[int, int, int, bool]]) -> FolderState:
-    uid, found = 0, []
-    for step, modseq, bits, keywords in rows:
-        uid += step
-        found.append((uid, modseq, bits, "$Forwarded $MDNSent" if keywords else ""))
+    uids = list(itertools.accumulate(step for step, *_ in rows))
+    words = [(uid, "$Forwarded $MDNSent") for uid, row in zip(uids, rows, strict=True) if row[3]]
     state = FolderState()
-    whole = Loaded(1 << 62, uid + 1)
-    whole.add(found)
+    whole = Loaded(1 << 62, max(uids, default=0) + 1)
+    if uids:
+        whole.add(uids, [row[1] for row in rows], [row[2] for row in rows], words)
     state.load(whole)
     return state
 

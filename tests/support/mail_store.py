@@ -86,7 +86,7 @@ def compared_look(index: Index, folder: int) -> None:
     assert box is not None
     end = time.monotonic() + PATIENCE
     while not Listing(box).settled or index.query(
-        "SELECT seen_mtime FROM folder WHERE id = ?", (folder,)
+        "SELECT abs(seen_mtime) FROM folder WHERE id = ?", (folder,)
     ) != [(os.stat(box.cur).st_mtime_ns,)]:
         look(index, folder)
         assert time.monotonic() < end

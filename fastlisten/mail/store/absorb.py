@@ -43,6 +43,7 @@ from fastlisten.mail.store.files import (
 )
 from fastlisten.mail.store.first_open import Messages, messages_of
 from fastlisten.mail.store.index import LARGEST_SLICE, Index
+from fastlisten.mail.store.letters import letters_of
 from fastlisten.mail.store.pending import box_of
 from fastlisten.mail.store.rows import NewMessage, insert_messages
 from fastlisten.mail.store.schema import Op
@@ -74,13 +75,21 @@ class Looked:
     again: bool = False
 
 
-def look(index: Index, folder: int, *, thorough: bool = False, only_new: bool = False) -> Looked:
+def look(
+    index: Index,
+    folder: int,
+    *,
+    thorough: bool = False,
+    first: bool = False,
+    only_new: bool = False,
+) -> Looked:
     """Bring the index up to date with a folder's directories.
 
     Args:
         index: the account's.
         folder: the folder's id; nothing is found in one that does not exist.
         thorough: compare cur/ even if it has not changed as far as its time says.
+        first: compare it unless its time proves that it has not changed.
         only_new: do not compare cur/, even if it has changed.
 
     Raises:
@@ -94,7 +103,8 @@ def look(index: Index, folder: int, *, thorough: bool = False, only_new: bool = 
             return looked
         ((seen,),) = index.query("SELECT seen_mtime FROM folder WHERE id = ?", (folder,))
         former = index.query("SELECT uidnext FROM former_uids WHERE folder = ?", (folder,))
-        if thorough or former or (not only_new and times_of(box)[1] != seen):
+        changed = not only_new and times_of(box)[1] != abs(seen)
+        if thorough or former or changed or (first and seen >= 0):
             difference = _compare(index, folder, box)
             if difference.same:
                 # Before anything is moved into cur/, which then is no reason to compare again.
@@ -139,9 +149,9 @@ def look(index: Index, folder: int, *, thorough: bool = False, only_new: bool = 
 
 
 def _note_time(index: Index, folder: int, time: int) -> None:
-    """Note the time of cur/ at which it was compared, under the lock."""
+    """Note the time of cur/ at which it was compared and settled, under the lock."""
     with index.transaction(quiet=True) as db:
-        db.execute("UPDATE folder SET seen_mtime = ? WHERE id = ?", (time, folder))
+        db.execute("UPDATE folder SET seen_mtime = ? WHERE id = ?", (-time, folder))
 
 
 @dataclass(slots=True)
@@ -176,8 +186,10 @@ def _compare(index: Index, folder: int, box: Maildir) -> _Difference:
     same = True
     # What is left of the files afterwards has arrived.
     for rows in index.pieces("SELECT name, flags FROM message WHERE folder = ?", (folder,)):
-        for name, flags in rows:
-            place = files.take(name)
+        places = files.take_all([name for name, _ in rows])
+        for (name, flags), place in zip(rows, places, strict=True):
+            if place == f"/{name}:2,{letters_of(flags)}":  # as nearly all are
+                continue
             if place is None:
                 missing.append(name)
             elif in_new(place):
@@ -305,7 +317,7 @@ def _absorb(
             _take_over(box, found, bits)
         with index.transaction(quiet=True) as db:
             db.execute(
-                "UPDATE folder SET seen_mtime = ? WHERE id = ? AND seen_mtime = ?",
+                "UPDATE folder SET seen_mtime = ? WHERE id = ? AND abs(seen_mtime) = ?",
                 (times_of(box)[1], folder, before),
             )
     return len(fresh)

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastlisten.mail.maildir.maildir import Maildir
@@ -158,16 +158,27 @@ class Files(Mapping[str, Found]):
         self._tables: tuple[dict[str, str], ...] = tuple({} for _ in range(_TABLES))
         self._emptied = 0  # how many, by `take_any`
 
-    def put(self, name: str, place: str) -> str | None:
-        """Put a file where it is: ``/`` and its name in cur/, or its name in new/.
+    def put_all(
+        self, files: Iterable[tuple[str, str]], *, new: bool
+    ) -> Iterator[tuple[str, str, str]]:
+        """Put files where they are.
 
-        Returns:
-            The place of another one that had its name.
+        A place is ``/`` and the file's name in cur/, or its name in new/.
+
+        Args:
+            files: names of messages, and those of their files.
+            new: they are in new/.
+
+        Yields:
+            Names that were there already, with both places.
         """
-        table = self._tables[hash(name) % _TABLES]
-        other = table.get(name)
-        table[name] = place
-        return other
+        tables, mark = self._tables, "" if new else "/"
+        for name, text in files:
+            place = mark + text
+            other = tables[hash(name) % _TABLES].setdefault(name, place)
+            if other is not place:
+                tables[hash(name) % _TABLES][name] = place
+                yield name, place, other
 
     def found(self, name: str, place: str) -> Found:
         """Return a file by its place."""
@@ -180,9 +191,10 @@ class Files(Mapping[str, Found]):
         for table in self._tables:
             yield from table.items()
 
-    def take(self, name: str) -> str | None:
-        """Take a file out; return its place, None if there is none of this name."""
-        return self._tables[hash(name) % _TABLES].pop(name, None)
+    def take_all(self, names: Sequence[str]) -> list[str | None]:
+        """Take files out; return their places, None for names that none has."""
+        tables = self._tables
+        return [tables[hash(name) % _TABLES].pop(name, None) for name in names]
 
     def take_any(self) -> tuple[str, str] | None:
         """Take any file out; return its name and its place, None if there is none left."""
@@ -233,13 +245,10 @@ class Listing:
         self.files = Files(box)
         self.doubles: list[tuple[Found, Found]] = []
         before = times_of(box)
-        for directory, mark in ((box.new, ""), (box.cur, "/")):
-            for name, text in _scan(directory):
-                place = mark + text
-                other = self.files.put(name, place)
-                if other is not None:
-                    found = self.files.found
-                    self.doubles.append((found(name, place), found(name, other)))
+        for directory, new in ((box.new, True), (box.cur, False)):
+            for name, place, other in self.files.put_all(_scan(directory), new=new):
+                found = self.files.found
+                self.doubles.append((found(name, place), found(name, other)))
         # A directory that is missing (a backup that is being restored, say) proves nothing either.
         self.settled = (
             before[1] > 0 and time.time_ns() - max(before) > _TICK and times_of(box) == before

@@ -141,7 +141,7 @@ def _clear(
         for folder, before in times.items():
             if touched_box := boxes.get(folder):
                 db.execute(
-                    "UPDATE folder SET seen_mtime = ? WHERE id = ? AND seen_mtime = ?",
+                    "UPDATE folder SET seen_mtime = ? WHERE id = ? AND abs(seen_mtime) = ?",
                     (times_of(touched_box)[1], folder, before),
                 )
 

@@ -70,7 +70,8 @@ CREATE TABLE state (
 --   countseq    the modseq of the last change of the sums
 --   recent      the first UID that no session has been told is recent
 --   total ...   sums over its messages, kept by triggers; size is that of the messages as served
---   seen_mtime  the time of cur/, in ns, when it was last compared with the index
+--   seen_mtime  the time of cur/, in ns, when it was last compared with the index, or after
+--               a change of our own; negative if any change since has given it another one
 CREATE TABLE folder (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,

@@ -265,11 +265,12 @@ class SharedFolder:
         elif self._use.watched:
             self._use.watch()
         number, stirs = self._use.number, self._stirs
-        thorough = not state.cursor or (
+        first = not state.cursor
+        thorough = not first and (
             now - self._compared >= LOOK_AFTER
             and not (self.watched and stirs == self._stirs_compared)
         )
-        look_at_it = thorough or late or stirs != self._stirs_seen or not self.watched
+        look_at_it = first or thorough or late or stirs != self._stirs_seen or not self.watched
         while True:
             since = state.cursor
             found = await self._use.use(
@@ -277,6 +278,7 @@ class SharedFolder:
                 self.row.id,
                 look_at_it=look_at_it,
                 thorough=thorough,
+                first=first,
                 take=self.takers > 0,
                 since=since,
             )
@@ -292,11 +294,11 @@ class SharedFolder:
                 break
             if news.cursor <= state.cursor:
                 break
-            thorough = False
+            thorough = first = False
         self._number, self._stirs_seen = number, stirs
         if look_at_it:
             self._looked = now
-        if thorough:
+        if first or thorough:
             self._compared, self._stirs_compared = now, stirs
         if found.again:
             self._stirs += 1
@@ -434,6 +436,7 @@ def _refreshed(
     *,
     look_at_it: bool,
     thorough: bool = False,
+    first: bool = False,
     take: bool = False,
     since: int = -1,
 ) -> _Found:
@@ -444,13 +447,14 @@ def _refreshed(
         folder: the folder's id.
         look_at_it: look into its directories too.
         thorough: compare cur/ even if its time has not changed.
+        first: compare it unless its time proves that it has not changed.
         take: take what is recent.
         since: from where its messages are wanted; 0: all; -1: its sums are.
     """
     index.follow()  # another process may have made it again
     again, taken = False, range(0)
     try:
-        again = look_at_it and look(index, folder, thorough=thorough).again
+        again = look_at_it and look(index, folder, thorough=thorough, first=first).again
         taken = _take_recent(index, folder) if take else range(0)
     except (OSError, sqlite3.Error) as error:
         if not cannot_write(error):

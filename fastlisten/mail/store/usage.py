@@ -67,7 +67,7 @@ def catch_up(index: Index) -> None:
     rows = index.query("SELECT id, name, seen_mtime, total FROM folder")
     for folder, name, seen, total in rows:
         box = _box(index, name)
-        changed = times_of(box)[1] != seen
+        changed = times_of(box)[1] != abs(seen)
         if changed and index.pauses.get(folder, 0.0) <= time.monotonic():
             began = time.monotonic()
             look(index, folder)

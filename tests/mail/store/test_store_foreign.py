@@ -25,9 +25,10 @@ from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store import absorb
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.files import Listing
+from fastlisten.mail.store.flags import store
 from fastlisten.mail.store.folders import status
 from fastlisten.mail.store.index import Index
-from fastlisten.mail.store.interface import Flag
+from fastlisten.mail.store.interface import Flag, StoreMode
 
 
 def filled(index: Index, count: int = 3) -> int:
@@ -241,3 +242,31 @@ def test_unreadable_message_is_left_out_until_it_can_be_read(
             assert look(index, inbox(index).id).arrived == 0
         assert look(index, inbox(index).id).arrived == 1
         assert uids_of(index, inbox(index).id) == {name: 1}
+
+
+def test_first_look_compares_unless_the_time_is_certain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program may have changed cur/ within the tick of a change of our own."""
+    with index_of(tmp_path) as index:
+        box = filled(index)
+        listed: list[str] = []
+        real: Callable[..., list[str]] = os.listdir
+
+        def listdir(path: str) -> list[str]:
+            listed.append(path)
+            return real(path)
+
+        monkeypatch.setattr(os, "listdir", listdir)
+        cur = Path(index.maildir.cur)
+        look(index, box, first=True)
+        assert index.maildir.cur not in listed
+        store(index, box, [1], StoreMode.ADD, Flag.SEEN)
+        times = os.stat(cur)
+        (cur / "2.a:2,").rename(cur / "2.a:2,F")
+        os.utime(cur, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if it was the same tick
+        assert look(index, box).changed == 0
+        assert look(index, box, first=True).changed == 1
+        compared_look(index, box)
+        (cur / "3.a:2,").rename(cur / "3.a:2,F")
+        assert look(index, box, first=True).changed == 1

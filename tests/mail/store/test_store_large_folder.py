@@ -38,7 +38,8 @@ MANY_MESSAGES = 50_000
 def filled(count: int) -> FolderState:
     state = FolderState()
     whole = folder_state.Loaded(count, count + 1)
-    whole.add([(uid, uid, 0, "") for uid in range(1, count + 1)])
+    uids = list(range(1, count + 1))
+    whole.add(uids, uids, [0] * count)
     state.load(whole)
     return state
 
@@ -102,9 +103,9 @@ def test_rows_are_loaded_some_at_a_time(tmp_path: Path, monkeypatch: pytest.Monk
     sizes = []
     real = folder_state.Loaded.add
 
-    def counting(self: folder_state.Loaded, rows: Any) -> None:
-        sizes.append(len(rows))
-        real(self, rows)
+    def counting(self: folder_state.Loaded, uids: list[int], *columns: Any) -> int:
+        sizes.append(len(uids))
+        return real(self, uids, *columns)
 
     monkeypatch.setattr(folder_state.Loaded, "add", counting)
     with index_of(tmp_path) as index:
@@ -148,7 +149,8 @@ class Counted(FolderState):
 def counted(count: int) -> Counted:
     state = Counted()
     whole = folder_state.Loaded(count, count + 1)
-    whole.add([(uid, uid, 0, "") for uid in range(1, count + 1)])
+    uids = list(range(1, count + 1))
+    whole.add(uids, uids, [0] * count)
     state.load(whole)
     return state
 
@@ -206,7 +208,8 @@ def test_changes_between_slices_are_told_the_next_time() -> None:
     state = filled(MANY_MESSAGES)
     view = state.view()
     whole = folder_state.Loaded(MANY_MESSAGES + 1, MANY_MESSAGES + 1)
-    whole.add([(uid, MANY_MESSAGES + 1, 1, "") for uid in range(1, MANY_MESSAGES + 1)])
+    uids = list(range(1, MANY_MESSAGES + 1))
+    whole.add(uids, [MANY_MESSAGES + 1] * MANY_MESSAGES, [1] * MANY_MESSAGES)
     state.load(whole)
 
     async def main() -> None:
