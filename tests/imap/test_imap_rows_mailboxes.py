@@ -153,3 +153,21 @@ def test_no_limits(tmp_path: Path) -> None:
         client = server.lines("INBOX")
         client.ok("CREATE " + "/".join("a" * 50))
         client.ok(f"STORE 1 +FLAGS ({' '.join(f'k{number}' for number in range(200))})")
+
+
+@pytest.mark.parametrize("keywords", [2, None])
+def test_long_keywords(tmp_path: Path, keywords: int | None) -> None:
+    """Each message holds its own, so that the index would grow whatever the quota."""
+    longest, longer = "k" * 100, "k" * 101
+    refused = b"NO [LIMIT] Keyword is too long; it may have 100 characters"
+    with served(tmp_path, max_keywords=keywords) as server:
+        server.deliver()
+        client = server.lines("INBOX")
+        client.ok(f"STORE 1 +FLAGS ({longest})")
+        assert client.say(f"STORE 1 +FLAGS ({longer})")[-1] == refused
+        assert client.say(f"APPEND INBOX ({longer}) ".encode() + LITERAL)[-1] == refused
+        (said,) = client.ok("FETCH 1:* FLAGS")
+        assert f"({longest} " in said.decode()
+        assert longer not in said.decode()
+        # That nobody has it is no reason to refuse that it goes.
+        client.ok(f"STORE 1 -FLAGS ({longer})")

@@ -226,8 +226,8 @@ _MAILBOXES: tuple[Option, ...] = (
         maximum=100_000,
         unit="keywords",
         extra={"optional": True},
-        text="The most different keywords that clients may give to messages of a mailbox; those of "
-        "messages that are delivered or moved are always kept.",
+        text="The most different keywords that clients may give to messages of a mailbox, of at "
+        "most 100 characters each; those of messages that are delivered or moved are always kept.",
     ),
 )
 

@@ -14,12 +14,17 @@ from fastlisten.mail.store.index import Index
 from fastlisten.mail.store.interface import LimitReachedError
 
 __all__ = [
+    "LONGEST_KEYWORD",
     "admit_keywords",
     "check_depth",
     "check_number",
     "check_subscriptions",
     "has_room_for_subscription",
 ]
+
+#: Characters of a keyword that is new. Every message that has it holds it, and no quota counts
+#: that; Dovecot allows 50.
+LONGEST_KEYWORD = 100
 
 
 def check_number(index: Index) -> None:
@@ -71,15 +76,15 @@ def admit_keywords(index: Index, folder: int, keywords: Iterable[str]) -> None:
     """Look whether messages of a folder may get keywords; under the lock.
 
     Raises:
-        LimitReachedError: there would be too many different ones.
+        LimitReachedError: there would be too many different ones, or one is too long.
     """
-    most = index.bounds().keywords
-    if most is None:
-        return
     wanted = {keyword.lower() for keyword in keywords}
     if not wanted:
         return
     rows = index.query("SELECT name FROM keyword WHERE folder = ?", (folder,))
     known = {name.lower() for (name,) in rows}
-    if not wanted <= known and len(wanted | known) > most:
+    if any(len(keyword) > LONGEST_KEYWORD for keyword in wanted - known):
+        raise LimitReachedError(f"Keyword is too long; it may have {LONGEST_KEYWORD} characters")
+    most = index.bounds().keywords
+    if most is not None and not wanted <= known and len(wanted | known) > most:
         raise LimitReachedError(f"Too many keywords; a mailbox may have {most}")
