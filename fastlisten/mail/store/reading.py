@@ -177,6 +177,9 @@ def _corrected(index: Index, email: int, path: str) -> Inspected | None:
         return None
     if it is not None:
         with index.locked(), index.transaction() as db:
+            # It may have been expunged meanwhile, or the index made again.
+            if not db.execute("SELECT 1 FROM email WHERE id = ?", (email,)).fetchone():
+                return it
             db.execute(
                 "UPDATE folder SET size = size + (?2 - (SELECT size FROM email WHERE id = ?1))"
                 " * (SELECT count(*) FROM message WHERE email = ?1 AND message.folder = folder.id)",

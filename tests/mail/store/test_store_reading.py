@@ -12,8 +12,11 @@ from support.mail_store import check_account, deliver, facts, inbox, index_of
 
 from fastlisten.mail.store.absorb import look
 from fastlisten.mail.store.copying import copy
+from fastlisten.mail.store.expunge import expunge
+from fastlisten.mail.store.files import Inspected, inspect
+from fastlisten.mail.store.flags import store
 from fastlisten.mail.store.index import Index
-from fastlisten.mail.store.interface import MessageGoneError
+from fastlisten.mail.store.interface import Flag, MessageGoneError, StoreMode
 from fastlisten.mail.store.reading import keep_structures, open_message
 
 
@@ -133,3 +136,24 @@ def test_facts(tmp_path: Path) -> None:
         assert (one.uid, one.size, one.date) == (1, 3, 946_684_800)
         assert one.email_id == two.email_id
         assert one.email_id.startswith("E")
+
+
+def test_a_replaced_file_whose_message_is_expunged_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the file is like now is of no use to the index then; it is read all the same."""
+    with index_of(tmp_path) as index:
+        box = stored(index, b"before\r\n")
+        path = Path(index.maildir.cur) / "1.a:2,"
+        path.unlink()
+        path.write_bytes(b"afterwards\r\n")
+
+        def inspected(name: str) -> Inspected | None:
+            found = inspect(name)
+            store(index, box, [1], StoreMode.ADD, Flag.DELETED)
+            assert expunge(index, box) == [1]
+            return found
+
+        monkeypatch.setattr("fastlisten.mail.store.reading.inspect", inspected)
+        assert served(index, box) == b"afterwards\r\n"
+        check_account(index)
