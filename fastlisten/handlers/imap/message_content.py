@@ -7,12 +7,13 @@ Offsets are those of the octets that the store serves.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 from fastlisten.handlers.imap.engine.fetch_items import Section
+from fastlisten.handlers.imap.threads import in_thread
 from fastlisten.mail.mime.compact import CompactError, pack, unpack
 from fastlisten.mail.mime.header_fields import header_end
 from fastlisten.mail.mime.parser import parse
@@ -133,7 +134,7 @@ class MessageContent:
         if self._root is None:
             data = await self.whole()
             small = len(data) <= _LARGE
-            root = self._root = parse(data) if small else await asyncio.to_thread(parse, data)
+            root = self._root = parse(data) if small else await in_thread(partial(parse, data))
             if self._parsed is not None:
                 self._parsed[self._uid] = pack(root)
         return self._root

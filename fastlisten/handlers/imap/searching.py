@@ -14,7 +14,6 @@ Messages that are gone are not found.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import itertools
@@ -53,6 +52,7 @@ from fastlisten.handlers.imap.message_flags import bit_of, has_flag
 from fastlisten.handlers.imap.message_sets import numbers_of, places_of, uids_of
 from fastlisten.handlers.imap.rejection import Rejected
 from fastlisten.handlers.imap.selected_mailbox import SelectedMailbox
+from fastlisten.handlers.imap.threads import in_thread
 from fastlisten.mail.mime.header_fields import fields, unfold
 from fastlisten.mail.mime.sent_date import parse_date
 from fastlisten.mail.mime.structure import Part
@@ -425,7 +425,7 @@ class _Search:
                 return contains(lambda offset, size: data[offset : offset + size], root, wanted)
 
             small = len(data) <= _LARGE
-            if contained() if small else await asyncio.to_thread(contained):
+            if contained() if small else await in_thread(contained):
                 found.append(uid)
             await self._connection.flush()
             if len(parsed) >= _KEPT_AT_ONCE:

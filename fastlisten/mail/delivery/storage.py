@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 from fastlisten.mail.accounts.roster import Account
@@ -18,6 +18,7 @@ from fastlisten.mail.delivery.events import Subscriptions
 from fastlisten.mail.delivery.mailbox_room import MailboxRoom
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import Spool
+from fastlisten.mail.worker_threads import WorkerThreads
 
 __all__ = ["MailStorage"]
 
@@ -43,7 +44,7 @@ class MailStorage:
         self.mail = data_directory / "mail"
         self.spool = Spool(str(data_directory / "spool"))
         self.subscriptions = Subscriptions()
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="delivery")
+        self._pool = WorkerThreads(THREADS, "delivery")
         self.queue = DeliveryQueue(self._pool, THREADS)
         self.cleaned: Future[int] = self._pool.submit(self._clean)
 

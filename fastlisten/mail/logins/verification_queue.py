@@ -15,11 +15,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, cast
 
 from fastlisten.errors import FastlistenError
+from fastlisten.mail.worker_threads import WorkerThreads
 
 __all__ = ["QueueFullError", "SharedSlots", "Slots", "VerificationQueue"]
 
@@ -100,7 +101,7 @@ class VerificationQueue(Generic[_T]):
             name: what the threads' names begin with.
             shared: returns what is shared with other workers at present, if anything.
         """
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._pool = WorkerThreads(threads, name)
         self._threads = threads
         self._places = places
         self._shared = shared

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
@@ -23,6 +22,7 @@ from fastlisten.mail.store.bounds import NO_BOUNDS, Bounds
 from fastlisten.mail.store.interface import StoreError
 from fastlisten.mail.store.notices import Notices
 from fastlisten.mail.store.resources import Resources
+from fastlisten.mail.worker_threads import WorkerThreads
 
 __all__ = ["OpenAccounts"]
 
@@ -55,7 +55,7 @@ class OpenAccounts:
     def __init__(self, key: tuple[str, asyncio.AbstractEventLoop]) -> None:
         self._key = key
         self._users = 0
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+        self._pool = WorkerThreads(THREADS, "store")
         self.resources = Resources(self._pool, _notices())
         self._accounts: dict[str, MaildirAccount] = {}
         self._sessions: dict[str, int] = {}
