@@ -7,16 +7,21 @@ others had their turn. Nothing depends on how long anything takes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.imap_direct import DirectHandler, DirectTransport
-from support.memory_store import MemoryAccount
+from support.memory_store import MemoryAccount, MemoryFolder
 
-from fastlisten.handlers.imap import engine_protocol
+from fastlisten.handlers.imap import engine_protocol, fetching, message_content
 from fastlisten.handlers.imap.engine_protocol import MOST_PENDING
 from fastlisten.handlers.imap.message_content import PIECE
-from fastlisten.mail.store.interface import Listed
+from fastlisten.mail.mime.compact import pack
+from fastlisten.mail.mime.parser import parse
+from fastlisten.mail.store.interface import Facts, Listed
 
 LOGIN = b"a LOGIN alice wonder\r\nb SELECT INBOX\r\n"
 
@@ -129,3 +134,41 @@ def test_a_long_reference(name: bytes) -> None:
         assert said == b"c OK %b completed.\r\n" % name.capitalize()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("parts", [1, 8000])
+def test_many_parts_are_worked_on_in_threads(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
+    """Anybody can send such a message: the loop would stand still for 0.2 s at each FETCH."""
+    threads: dict[str, bool] = {}
+
+    def noting(name: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def noted(value: Any) -> Any:
+            threads[name] = threading.current_thread() is not threading.main_thread()
+            return function(value)
+
+        return noted
+
+    for name in ("parse", "pack", "unpack"):
+        monkeypatch.setattr(message_content, name, noting(name, getattr(message_content, name)))
+    for item, function in fetching._STRUCTURED.items():
+        monkeypatch.setitem(fetching._STRUCTURED, item, noting(str(item), function))
+    message = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * parts
+    packed = pack(parse(message))
+
+    class Keeping(MemoryFolder):
+        async def facts(self, uids: Sequence[int]) -> Sequence[Facts]:
+            return [replace(one, structure=packed) for one in await super().facts(uids)]
+
+    class KeepsStructures(MemoryAccount):
+        async def open(self, name: str, *, read_only: bool = False) -> MemoryFolder:
+            return Keeping(self, self._mailbox(name), read_only=read_only)
+
+    async def main() -> None:
+        for kind in (MemoryAccount, KeepsStructures):
+            said, _ = await answer(kind([message]), b"FETCH 1 (BODYSTRUCTURE BODY ENVELOPE)")
+            assert said.endswith(b"c OK Fetch completed.\r\n")
+
+    asyncio.run(main())
+    assert threads == dict.fromkeys(
+        ["parse", "pack", "unpack", "BODYSTRUCTURE", "BODY", "ENVELOPE"], parts > 1
+    )

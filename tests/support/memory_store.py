@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fastlisten.mail.store.base import BaseAccount, BaseFolder
 from fastlisten.mail.store.interface import NO_FLAGS, Appended, Copied, Flag, Listed
 
-__all__ = ["MemoryAccount"]
+__all__ = ["MemoryAccount", "MemoryFolder"]
 
 
 class MemoryAccount(BaseAccount):

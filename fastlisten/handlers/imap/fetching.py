@@ -307,7 +307,7 @@ class _Fetch:
                     raise
             elif item in _STRUCTURED:
                 try:
-                    ready.append(_STRUCTURED[item](await content.structure()))
+                    ready.append(await content.written_structure(_STRUCTURED[item]))
                 except StoreError as error:
                     if sent:
                         raise BrokenOffError from error

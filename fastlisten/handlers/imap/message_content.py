@@ -8,9 +8,10 @@ Offsets are those of the octets that the store serves.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from fastlisten.handlers.imap.engine.fetch_items import Section
 from fastlisten.handlers.imap.threads import in_thread
@@ -31,6 +32,13 @@ PIECE = 65_536
 
 #: Messages with more octets are parsed in a thread: that takes more than 0.1 ms.
 _LARGE = 65_536
+
+#: Compact structures with more octets are worked on in a thread: one of a hundred parts has 5 kB,
+#: one of 10,000 takes 0.2 s.
+_LARGE_STRUCTURE = 16_384
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 _CONTENTS = {
     "": Content.WHOLE,
@@ -82,7 +90,16 @@ class MessageContent:
         parsed: gets the structure by the UID, if the store has none: see `Folder.keep_structures`.
     """
 
-    __slots__ = ("_facts", "_folder", "_header", "_octets", "_parsed", "_root", "_uid")
+    __slots__ = (
+        "_facts",
+        "_folder",
+        "_header",
+        "_many_parts",
+        "_octets",
+        "_parsed",
+        "_root",
+        "_uid",
+    )
 
     def __init__(
         self,
@@ -97,6 +114,7 @@ class MessageContent:
         self._parsed = parsed
         self._octets: Octets | None = None
         self._root: Part | None = None
+        self._many_parts = False
         self._header: bytes | None = None
 
     def close(self) -> None:
@@ -129,15 +147,30 @@ class MessageContent:
         if self._root is None:
             kept = self._facts.structure if self._facts is not None else None
             if kept is not None:
+                self._many_parts = len(kept) > _LARGE_STRUCTURE
                 with contextlib.suppress(CompactError):
-                    self._root = unpack(kept)
+                    self._root = await self._work(unpack, kept)
         if self._root is None:
             data = await self.whole()
-            small = len(data) <= _LARGE
-            root = self._root = parse(data) if small else await in_thread(partial(parse, data))
+            self._many_parts = len(data) > _LARGE
+            root, packed = await self._work(_parsed, data)
+            self._root = root
+            self._many_parts = len(packed) > _LARGE_STRUCTURE
             if self._parsed is not None:
-                self._parsed[self._uid] = pack(root)
+                self._parsed[self._uid] = packed
         return self._root
+
+    async def written_structure(self, write: Callable[[Part], bytes]) -> bytes:
+        """Return what a function makes of the structure.
+
+        Raises:
+            MessageGoneError: there is no such message.
+        """
+        return await self._work(write, await self.structure())
+
+    async def _work(self, function: Callable[[_T], _R], value: _T) -> _R:
+        """Call a function: in a thread, if it takes long because there are many parts."""
+        return await in_thread(partial(function, value)) if self._many_parts else function(value)
 
     async def header(self) -> bytes:
         """Return the header with its blank line.
@@ -212,6 +245,12 @@ class MessageContent:
                     return
                 yield piece
                 start += len(piece)
+
+
+def _parsed(data: bytes) -> tuple[Part, bytes]:
+    """Return the structure of a message, and its compact form."""
+    root = parse(data)
+    return root, pack(root)
 
 
 def _fields(section: Section, header: bytes, start: int) -> Body:
