@@ -66,7 +66,10 @@ def run(file: str | None, domains: Sequence[str], out: TextIO, err: TextIO) -> i
 
 
 def _domain(text: str) -> str:
-    return parse_alias(f"@{text}").domain
+    try:
+        return parse_alias(f"@{text}").domain
+    except AddressError:
+        raise AddressError(f"{text!r} is not a domain") from None
 
 
 def _domains_of_accounts(config: Config) -> list[str]:

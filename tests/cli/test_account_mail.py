@@ -114,7 +114,7 @@ def test_usage(mail: Path, account: Account) -> None:
     assert not (mail.parent / "bob@example.org").exists()
 
 
-def test_rebuild(mail: Path, account: Account) -> None:
+def test_rebuild(mail: Path, account: Account, caplog: pytest.LogCaptureFixture) -> None:
     before = validity(mail, "Sent")
     done = account("rebuild", ALICE)
     assert done == Ran(
@@ -123,6 +123,7 @@ def test_rebuild(mail: Path, account: Account) -> None:
         "",
     )
     assert validity(mail, "Sent") > before
+    assert caplog.messages == []  # nothing was lost
     assert account("rebuild", "bob@example.org") == Ran(0, "it has no mail\n", "")
 
 

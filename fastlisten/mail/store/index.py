@@ -157,6 +157,7 @@ class Index:
         self.suspect = False
         self.read_only: OSError | sqlite3.Error | None = None
         self._news = False  # something has been committed under the lock
+        self._renewing = False  # a new index is what was asked for
         self._connection: sqlite3.Connection | None = None
         if not os.path.isdir(self.maildir.tmp):  # the last one that `prepare` makes
             self.maildir.prepare()
@@ -277,7 +278,7 @@ class Index:
         # Something only an index writes: without it there has never been one.
         first = not os.path.exists(f"{self.maildir.path}/{_UIDVALIDITY}")
         now = _now()
-        with self._synced(), index_snapshot.attached(self._db, self._snapshot) as lost:
+        with self._synced(), index_snapshot.attached(self._db, self._snapshot) as kept:
             try:
                 self._db.executescript("BEGIN IMMEDIATE;" + SCHEMA)
                 self._db.execute(
@@ -285,8 +286,8 @@ class Index:
                     "INSERT INTO state VALUES (1, ?, ?, ?, ?, 0, ?)",
                     (secrets.token_hex(8), now, self._boot, identity_of(self._path), now),
                 )
-                if lost:
-                    index_snapshot.recall(self._db, self._snapshot)
+                if kept:
+                    index_snapshot.recall(self._db, self._snapshot, lost=not self._renewing)
                 elif first:
                     self._db.executemany("INSERT INTO first_open VALUES (?)", [(s,) for s in STEPS])
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
@@ -418,7 +419,11 @@ class Index:
             index_snapshot.keep_now(self._db, self._snapshot)
             os.unlink(self._path)
             sync_directory(self.maildir.path)
-            self._reopen()
+            self._renewing = True
+            try:
+                self._reopen()
+            finally:
+                self._renewing = False
             self._news = True
 
     def copy_into(self, path: str) -> None:

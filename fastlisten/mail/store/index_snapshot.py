@@ -127,10 +127,18 @@ def attached(connection: sqlite3.Connection, path: str) -> Iterator[bool]:
             connection.execute("DETACH old")
 
 
-def recall(connection: sqlite3.Connection, path: str) -> None:
-    """Take over what the attached snapshot knows, in the transaction that makes the tables."""
+def recall(connection: sqlite3.Connection, path: str, *, lost: bool) -> None:
+    """Take over what the attached snapshot knows, in the transaction that makes the tables.
+
+    Args:
+        connection: the index's.
+        path: the snapshot's.
+        lost: nobody has asked for a new index, so the log has to say it.
+    """
     for statement in _RECALL:
         connection.execute(statement)
+    if not lost:
+        return
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(os.stat(path).st_mtime))
     logger.warning(
         "%s: the index was lost; keywords, subscriptions and roles are those of %s",
