@@ -100,11 +100,13 @@ class PlainMechanism:
             raise SaslError("Malformed PLAIN response", malformed=True)
         authzid, name, password = parts
         user = b"" if authzid == name else authzid
-        credentials = Credentials(_text(name), _text(password), _text(user) if user else "")
-        if user and not self._acting:
+        texts = _text(name), _text(password)
+        if not user:
+            return Credentials(*texts)
+        if not self._acting:
             text = "Authorization identity must be empty or match the user name"
             raise SaslError(text, malformed=False)
-        return credentials
+        return Credentials(*texts, _text(user))
 
 
 class LoginMechanism:
