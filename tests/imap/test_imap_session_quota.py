@@ -6,12 +6,14 @@ sessions are open, as a reload does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.imap_server import ADDRESS, MESSAGE, PASSWORD, ImapServer, Lines, serve_imap
 from support.mail_store import deliver
+from support.waiting import until
 
 from fastlisten.mail.accounts.quota import Quota
 
@@ -154,3 +156,31 @@ def test_own_quota_in_the_accounts_file(tmp_path: Path) -> None:
         ]
         client.ok(b"APPEND INBOX " + literal())
         assert client.say(b"APPEND INBOX " + literal())[-1] == FULL
+
+
+def test_messages_on_their_way_do_not_exceed_the_quota(tmp_path: Path) -> None:
+    """Until APPEND ends none of its messages is visible, but they are on the disk."""
+    message = b"Subject: x\r\n\r\n" + b"x" * 30_000
+    with serve_imap(tmp_path, quota='{ bytes = "100kB" }') as server:
+        client = server.lines()
+        client.send(b"t APPEND INBOX {%d}\r\n" % len(message))
+        accepted = 0
+        while (said := client.response()).startswith(b"+"):
+            accepted += 1
+            assert accepted < 10
+            client.send(message + b" {%d}\r\n" % len(message))
+        assert said == b"t NO [OVERQUOTA] Quota exceeded (mailbox for user is full)"
+        assert accepted > 3
+        until(lambda: not os.listdir(server.root / "tmp"), "the end of what was staged")
+        # A single one, of which only the end is too much.
+        longer = b"Subject: x\r\n\r\n" + b"x" * 200_000
+        assert client.say(b"APPEND INBOX {%d+}\r\n%b" % (len(longer), longer))[-1] == said[2:]
+        client.ok(b"APPEND INBOX {%d+}\r\n%b" % (len(message), message))
+
+
+def test_number_of_messages_on_their_way(tmp_path: Path) -> None:
+    with serve_imap(tmp_path, quota="{ messages = 3 }") as server:
+        client = server.lines()
+        four = b" {3+}\r\nabc" * 4
+        assert client.say(b"APPEND INBOX" + four)[-1].startswith(b"NO [OVERQUOTA] ")
+        client.ok(b"APPEND INBOX" + four[: len(four) // 4 * 3])

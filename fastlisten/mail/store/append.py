@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from fastlisten.mail.accounts.quota import NO_QUOTA
 from fastlisten.mail.maildir.spool import unique_name
 from fastlisten.mail.store.files import inspect
 from fastlisten.mail.store.flags import check_keywords
 from fastlisten.mail.store.index import Index
-from fastlisten.mail.store.interface import NO_FLAGS, Appended, Flag
+from fastlisten.mail.store.interface import NO_FLAGS, Appended, Flag, StoreFullError, Usage
 from fastlisten.mail.store.letters import SYSTEM
 from fastlisten.mail.store.publish import box_to_write, publish, unstage
 from fastlisten.mail.store.rows import NewMessage
+from fastlisten.mail.store.usage import OVER_QUOTA, catch_up, fits, sums
 from fastlisten.private_files import open_new, write_all
 
 __all__ = ["Appending"]
@@ -42,6 +44,7 @@ class Appending:
         "_index",
         "_keywords",
         "_name",
+        "_octets",
         "_staged",
     )
 
@@ -52,6 +55,7 @@ class Appending:
         self._staged: list[NewMessage] = []
         self._fd = -1
         self._name = ""
+        self._octets = 0  # of all messages so far
         self._bits = 0
         self._keywords = ""
         self._date: int | None = None
@@ -63,10 +67,12 @@ class Appending:
 
         Raises:
             OSError: the one before it, or this one, cannot be written.
+            StoreFullError: it exceeds the quota.
             ValueError: something is no keyword.
         """
         check_keywords(keywords)
         self._end()
+        self._check_quota()
         self._bits = int(flags) & SYSTEM
         self._keywords = " ".join(keywords)
         self._date = date
@@ -83,8 +89,26 @@ class Appending:
 
         Raises:
             OSError: they cannot be written.
+            StoreFullError: they exceed the quota.
         """
+        self._octets += len(data)
+        self._check_quota()
         write_all(self._fd, data)
+
+    def _check_quota(self) -> None:
+        """Refuse what will not fit: whether it does fit is certain only when it becomes visible.
+
+        Otherwise a client could fill the disk with messages of which none becomes visible.
+        """
+        quota = self._index.quota()
+        if quota == NO_QUOTA:
+            return
+        all_of_it = Usage(self._octets, len(self._staged) + 1)
+        if fits(sums(self._index), quota, all_of_it):
+            return
+        catch_up(self._index)  # something may have been removed
+        if not fits(sums(self._index), quota, all_of_it):
+            raise StoreFullError(OVER_QUOTA)
 
     def _end(self) -> None:
         """Make the message that was begun durable."""
