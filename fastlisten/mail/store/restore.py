@@ -15,7 +15,8 @@ clients compare their mail with it (index.py). UIDVALIDITYs that were used since
 
 A Maildir of another server has no index. If the account has had one, it would count as lost, and
 nothing would be imported (first_open.py). So the index is made here, before the account's last
-UIDVALIDITY is known to it; a folder whose UIDVALIDITY the account may have had gets another one.
+UIDVALIDITY is known to it; a folder whose UIDVALIDITY the account may have had gets another one, if
+any messages have been seen here.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -237,12 +239,22 @@ def _last_uidvalidity(directory: str) -> int:
     return 0
 
 
+def _has_given_uids(root: str) -> bool:
+    """Return whether a client can have seen a message of an account: not if it was only opened."""
+    try:
+        index = sqlite3.connect(f"file:{urllib.parse.quote(root)}/index.db?mode=ro", uri=True)
+        with contextlib.closing(index):
+            return bool(index.execute("SELECT max(uidnext) > 1 FROM folder").fetchone()[0])
+    except sqlite3.Error:
+        return True  # nobody knows
+
+
 def _import(root: str, staging: str) -> int:
     """Import what another server knew; return how many folders have a new UIDVALIDITY.
 
     Clients may have seen the others here with other messages, so UIDs would not mean the same.
     """
-    last = _last_uidvalidity(root)
+    last = _last_uidvalidity(root) if _has_given_uids(root) else 0
     index = Index(staging, finish)
     try:
         discover(index)

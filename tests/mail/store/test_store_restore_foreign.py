@@ -76,8 +76,21 @@ def test_again_after_a_rehearsal(source: Path, tmp_path: Path) -> None:
     assert (root / "uidvalidity").read_text() == f"{max(box[0] for box in again.values())}\n"
 
 
-def test_over_mail_that_no_client_has_seen(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("opened", [False, True])
+def test_over_mail_that_no_client_has_seen(source: Path, tmp_path: Path, opened: bool) -> None:
     root = tmp_path / "alice"
+    if opened:
+        with index_of(root) as index:
+            special_folders.prepare(index, NAMES)
     deliver(str(root))
     assert put(source, root, force=True).renumbered == 0
     assert found(root)["INBOX"][:2] == (1500000000, [(7, "Work")])
+
+
+def test_over_an_index_that_cannot_be_read(source: Path, tmp_path: Path) -> None:
+    root = tmp_path / "alice"
+    deliver(str(root))
+    (root / "uidvalidity").write_text("1600000000\n")
+    (root / "index.db").write_bytes(b"x" * 4096)
+    assert put(source, root, force=True).renumbered == 2
+    assert found(root)["INBOX"][0] > 1600000000
