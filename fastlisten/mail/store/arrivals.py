@@ -18,6 +18,9 @@ __all__ = ["Arrivals", "arrival_order"]
 #: Names that are sorted at once: 3 ms.
 _CHUNK = 2_000
 
+#: What a number begins with in a sort key, by how many digits it has: names are of 255 at most.
+_LENGTHS = [f"\0{length:03}" for length in range(256)]
+
 _NUMBERS = re.compile(r"([0-9]+)")
 
 
@@ -31,7 +34,7 @@ def arrival_order(name: str) -> bytes:
         digits = parts[place].lstrip("0")
         # Below all letters, so that a part that is the beginning of another one is before it; a
         # number with fewer digits is smaller.
-        parts[place] = f"\0{len(digits):03}{digits}"
+        parts[place] = _LENGTHS[len(digits)] + digits
     return "".join(parts).encode("utf-8", "surrogateescape")
 
 

@@ -14,7 +14,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store.letters import bits_of, letters_of
@@ -64,8 +64,7 @@ _HEAD = 8192
 _PIECE = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A file of a message.
 
     Attributes:
@@ -81,8 +80,7 @@ class Found:
     new: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Inspected:
+class Inspected(NamedTuple):
     """What the index keeps of a file; the columns of `email`."""
 
     size: int

@@ -5,18 +5,22 @@ Rules of this file: within a transaction; no files.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from fastlisten.mail.store.files import Inspected
 from fastlisten.mail.store.index import Index
+from fastlisten.mail.store.interface import Flag
 
 __all__ = ["NewMessage", "add_keywords", "insert_messages", "size_of"]
 
+# As numbers: an operation of flags takes as long as a row.
+_SEEN, _DELETED = int(Flag.SEEN), int(Flag.DELETED)
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
+
+class NewMessage(NamedTuple):
     """A message that gets a UID.
 
     Attributes:
@@ -61,7 +65,9 @@ def insert_messages(
         messages: at least one.
         synced: whether the transaction is.
     """
-    words = sorted({word for message in messages for word in message.keywords.split()})
+    words = sorted(
+        {word for message in messages if message.keywords for word in message.keywords.split()}
+    )
     spelt = {word.lower(): word for word in add_keywords(db, folder, words)}
     without = sum(not message.uid for message in messages)
     first = index.take_uids(folder, without, synced=synced)
@@ -91,13 +97,46 @@ def insert_messages(
                 email,
                 message.name,
                 message.bits,
-                " ".join(sorted({spelt[word.lower()] for word in message.keywords.split()})),
+                _spelt(message.keywords, spelt) if message.keywords else "",
                 number,
             )
             for uid, email, message in zip(uids, emails, messages, strict=True)
         ],
     )
+    # Not by a trigger, which would take as long for each message as its row does.
+    db.execute(
+        "UPDATE folder SET total = total + ?1, unseen = unseen + ?2, deleted = deleted + ?3,"
+        " size = size + ?4, highmodseq = ?5, countseq = ?5 WHERE id = ?6",
+        (
+            len(messages),
+            sum(not message.bits & _SEEN for message in messages),
+            sum(bool(message.bits & _DELETED) for message in messages),
+            _size_of_all(db, messages),
+            number,
+            folder,
+        ),
+    )
     return first
+
+
+def _size_of_all(db: sqlite3.Connection, messages: Sequence[NewMessage]) -> int:
+    size, known = 0, []
+    for message in messages:
+        if message.inspected is not None:
+            size += message.inspected.size
+        else:
+            known.append(message.email)
+    if known:
+        ((more,),) = db.execute(
+            "SELECT total(size) FROM json_each(?) JOIN email ON email.id = value",
+            (json.dumps(known),),
+        )
+        size += int(more)
+    return size
+
+
+def _spelt(keywords: str, spelt: Mapping[str, str]) -> str:
+    return " ".join(sorted({spelt[word.lower()] for word in keywords.split()}))
 
 
 def add_keywords(db: sqlite3.Connection, folder: int, keywords: Iterable[str]) -> list[str]:

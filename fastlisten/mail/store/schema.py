@@ -69,7 +69,8 @@ CREATE TABLE state (
 --   synced      the uidnext that is known to be on the disk
 --   countseq    the modseq of the last change of the sums
 --   recent      the first UID that no session has been told is recent
---   total ...   sums over its messages, kept by triggers; size is that of the messages as served
+--   total ...   sums over its messages, kept by triggers and by rows.py; size is that of the
+--               messages as served
 --   seen_mtime  the time of cur/, in ns, when it was last compared with the index, or after
 --               a change of our own; negative if any change since has given it another one
 CREATE TABLE folder (
@@ -158,18 +159,9 @@ CREATE TABLE pending (
     target TEXT NOT NULL
 );
 CREATE INDEX pending_name ON pending (folder, name);
--- Every change of a message is one of its folder. A deletion takes its modseq from the counter, so
--- a transaction takes a number first.
-CREATE TRIGGER message_added AFTER INSERT ON message BEGIN
-    UPDATE folder SET
-        total = total + 1,
-        unseen = unseen + ((NEW.flags & 1) = 0),
-        deleted = deleted + ((NEW.flags & 8) != 0),
-        size = size + (SELECT size FROM email WHERE id = NEW.email),
-        highmodseq = NEW.modseq,
-        countseq = NEW.modseq
-    WHERE id = NEW.folder;
-END;
+-- Every change of a message is one of its folder; rows.py does this for those that are inserted,
+-- once for all of them. A deletion takes its modseq from the counter, so a transaction takes a
+-- number first.
 CREATE TRIGGER message_removed AFTER DELETE ON message BEGIN
     INSERT INTO gone (type, folder, uid, id, createseq, modseq)
         SELECT 1, id, OLD.uid, OLD.email, OLD.createseq, (SELECT counter FROM state)
