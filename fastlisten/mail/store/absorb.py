@@ -66,12 +66,14 @@ class Looked:
         arrived: messages that are new in the index.
         changed: messages whose flags have changed.
         gone: messages that have been removed.
+        moved: files that were moved from new/ into cur/.
         again: something may be missing, but a directory has changed too recently to tell.
     """
 
     arrived: int = 0
     changed: int = 0
     gone: int = 0
+    moved: int = 0
     again: bool = False
 
 
@@ -117,13 +119,13 @@ def look(
                 difference.arrived.add(name, place)
         arrived = difference.arrived.slices(LARGEST_SLICE)
         if not former:
-            looked.arrived += _absorb(index, folder, box, next(arrived, []))
+            _absorb(index, folder, box, next(arrived, []), looked)
     if former:
         everything = [found for files in arrived for found in files]
-        looked.arrived += _import(index, folder, box, former[0][0], everything)
+        _import(index, folder, box, former[0][0], everything, looked)
     for files in arrived:
         with index.locked():
-            looked.arrived += _absorb(index, folder, box, files)
+            _absorb(index, folder, box, files, looked)
     for flagged in _slices(difference.flagged):
         with index.locked():
             looked.changed += _take_flags(index, folder, flagged)
@@ -220,22 +222,27 @@ def _slices(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
         yield items[start : start + LARGEST_SLICE]
 
 
-def _import(index: Index, folder: int, box: Maildir, uidnext: int, files: Sequence[Found]) -> int:
-    """Insert messages with what another server knew about them; return how many were inserted."""
+def _import(
+    index: Index,
+    folder: int,
+    box: Maildir,
+    uidnext: int,
+    files: Sequence[Found],
+    looked: Looked,
+) -> None:
+    """Insert messages with what another server knew about them."""
     messages = messages_of(box.path, uidnext, files)
     uids = messages.uids
     # The sort is stable: messages without a UID come after the others, in their own order.
     ordered = sorted(files, key=lambda found: uids.get(found.name, uidnext))
     expected = _count_below(index, folder, uidnext) + len(uids)
-    inserted = 0
     for some in _slices(ordered):
         with index.locked():
-            inserted += _absorb(index, folder, box, some, messages)
+            _absorb(index, folder, box, some, looked, messages)
     # If one was moved meanwhile, the next look finds it.
     if _count_below(index, folder, uidnext) >= expected:
         with index.locked(), index.transaction() as db:
             db.execute("DELETE FROM former_uids WHERE folder = ?", (folder,))
-    return inserted
 
 
 def _count_below(index: Index, folder: int, uid: int) -> int:
@@ -253,9 +260,10 @@ def _absorb(
     folder: int,
     box: Maildir,
     files: Sequence[Found],
+    looked: Looked,
     former: Messages | None = None,
-) -> int:
-    """Insert messages, then move those in new/ into cur/; return how many were inserted."""
+) -> None:
+    """Insert messages, then move those in new/ into cur/."""
     fresh: list[NewMessage] = []
     move: list[tuple[Found, int]] = []
     names = json.dumps([found.name for found in files if _storable(found.name)])
@@ -314,13 +322,13 @@ def _absorb(
     if move:
         before = times_of(box)[1]
         for found, bits in move:
-            _take_over(box, found, bits)
+            looked.moved += _take_over(box, found, bits)
         with index.transaction(quiet=True) as db:
             db.execute(
                 "UPDATE folder SET seen_mtime = ? WHERE id = ? AND abs(seen_mtime) = ?",
                 (times_of(box)[1], folder, before),
             )
-    return len(fresh)
+    looked.arrived += len(fresh)
 
 
 def _taken_uids(
@@ -363,10 +371,11 @@ def _renamed(box: Maildir, found: Found) -> Found:
     return Found(name, found.bits, path, found.new)
 
 
-def _take_over(box: Maildir, found: Found, bits: int) -> None:
-    """Move a file from new/ to cur/."""
+def _take_over(box: Maildir, found: Found, bits: int) -> bool:
+    """Move a file from new/ to cur/; return whether it has been moved."""
     try:
         rename_into(box, found.path, path_of(box, found.name, bits))
+        return True
     except FileNotFoundError:
         pass  # another program was faster
     except FileExistsError:
@@ -375,6 +384,7 @@ def _take_over(box: Maildir, found: Found, bits: int) -> None:
         # It is read where it is, and the next look tries again.
         level = logging.WARNING if error.errno != errno.EROFS else logging.DEBUG
         logger.log(level, "cannot move %s into cur/: %s", found.path, error.strerror)
+    return False
 
 
 def _take_flags(index: Index, folder: int, files: Sequence[Found]) -> int:

@@ -56,6 +56,8 @@ def changes(index: Index, folder: int, since: int, *, whole: bool = False) -> Ch
         if state is None:
             raise FolderNotFoundError("Mailbox has been deleted")
         cursor, floor, pruned, uidnext = state
+        if cursor == since >= max(floor, pruned) and not whole:
+            return Changes(cursor, uidnext, [], [], [])
         rows = db.execute(
             # By itself, SQLite would go through all messages of the folder.
             "SELECT uid, flags, keywords, max(modseq, ?3), createseq"

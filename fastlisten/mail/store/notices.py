@@ -18,14 +18,12 @@ import struct
 import termios
 from typing import Final, Protocol
 
-__all__ = ["ENDED", "FILE", "FOLDER", "MOVED", "Noticed", "Notices"]
+__all__ = ["ENDED", "FILE", "FOLDER", "MOVED", "MOVED_FROM", "MOVED_TO", "Noticed", "Notices"]
 
 logger = logging.getLogger("fastlisten.mail")
 
 # From linux/inotify.h.
 _IN_ATTRIB: Final = 0x4
-_IN_MOVED_FROM: Final = 0x40
-_IN_MOVED_TO: Final = 0x80
 _IN_CREATE: Final = 0x100
 _IN_DELETE: Final = 0x200
 _IN_DELETE_SELF: Final = 0x400
@@ -33,12 +31,16 @@ _IN_MOVE_SELF: Final = 0x800
 _IN_IGNORED: Final = 0x8000
 _IN_ONLYDIR: Final = 0x1000000
 
+#: A directory has lost a file, or got one, by a rename.
+MOVED_FROM: Final = 0x40
+MOVED_TO: Final = 0x80
+
 #: To be told when a file's times are set.
 FILE: Final = _IN_ATTRIB | _IN_DELETE_SELF | _IN_MOVE_SELF
 
 #: To be told when a directory gets, loses or renames a file.
 FOLDER: Final = (
-    _IN_CREATE | _IN_MOVED_TO | _IN_MOVED_FROM | _IN_DELETE | _IN_DELETE_SELF | _IN_MOVE_SELF
+    _IN_CREATE | MOVED_TO | MOVED_FROM | _IN_DELETE | _IN_DELETE_SELF | _IN_MOVE_SELF
     | _IN_ONLYDIR
 )  # fmt: skip
 

@@ -7,9 +7,11 @@ two sides:
     new/, cur/    they are watched: something was delivered, or another program is at work
 
 If neither has changed since the state was last brought up to date, it is up to date. All sessions
-that wait for the same look share it. If something cannot be watched, every `refresh` looks. All the
-same a look is made after `LOOK_AFTER` by who asks: a process may die between a change and its
-notice.
+that wait for the same look share it. What a look itself moves from new/ into cur/ is noticed too:
+if nothing else was, the directories are not looked into again.
+
+If something cannot be watched, every `refresh` looks. All the same a look is made after
+`LOOK_AFTER` by who asks: a process may die between a change and its notice.
 
 ``\Recent`` (RFC 3501 2.3.2): the index has the first UID that no session has been told to be
 recent. A process whose session may take them (`takers`) moves it on, and whoever syncs first in
@@ -25,7 +27,7 @@ import time
 from dataclasses import dataclass
 
 from fastlisten.mail.store import folders
-from fastlisten.mail.store.absorb import look
+from fastlisten.mail.store.absorb import Looked, look
 from fastlisten.mail.store.changes import are_many, changes, loaded
 from fastlisten.mail.store.folder_state import FolderState, FolderView, Loaded
 from fastlisten.mail.store.folders import FolderRow
@@ -37,7 +39,7 @@ from fastlisten.mail.store.interface import (
     Status,
     StoreError,
 )
-from fastlisten.mail.store.notices import ENDED, FOLDER, MOVED
+from fastlisten.mail.store.notices import ENDED, FOLDER, MOVED, MOVED_FROM, MOVED_TO
 
 __all__ = ["LOOK_AFTER", "SharedFolder"]
 
@@ -81,6 +83,7 @@ class _Found:
         recent: the first UID that no session of any process has taken as recent.
         taken: UIDs that this process has taken; they may be empty.
         again: something may be missing, but it is too early to tell.
+        moved: files that were moved from new/ into cur/.
         news: of the folder's messages, if asked for.
         status: the folder's sums, if asked for.
     """
@@ -89,6 +92,7 @@ class _Found:
     recent: int
     taken: range
     again: bool
+    moved: int
     news: Changes | Loaded | None = None
     status: Status | None = None
 
@@ -118,15 +122,17 @@ class SharedFolder:
         "_idlers",
         "_looked",
         "_looked_status",
+        "_moves",
         "_number",
         "_number_status",
         "_owner",
         "_recent",
         "_running",
         "_stirs",
-        "_stirs_compared",
         "_stirs_seen",
         "_stirs_status",
+        "_strange",
+        "_strange_compared",
         "_task",
         "_use",
         "_watch_cur",
@@ -149,7 +155,10 @@ class SharedFolder:
         self._use = use
         self._watch_new = self._watch_cur = -1
         self._stirs = 0  # grows when something happens in new/ or cur/
-        self._stirs_seen = self._stirs_status = self._stirs_compared = -1
+        self._stirs_seen = self._stirs_status = -1
+        self._moves = 0  # those that a look may have made: out of new/, and into cur/
+        self._strange = 0  # those that another program may have made in cur/
+        self._strange_compared = -1
         self._number = self._number_status = 0  # of the index, as of the last refresh
         self._looked = self._looked_status = self._compared = 0.0
         self._begun = self._done = 0  # refreshes that are shared
@@ -183,16 +192,26 @@ class SharedFolder:
                 if watch not in now:
                     notices.remove(watch, self)
             self._watch_new, self._watch_cur = now
-            self._stirs += 1  # by what happened before they were watched
+            self._stir()  # by what happened before they were watched
         if not self._use.watched:
             self._use.watch()
 
     def noticed(self, watch: int, mask: int) -> None:
         """Take note of what has happened in a directory (`Noticed`)."""
         self._stirs += 1
+        if watch != self._watch_new or not mask:
+            self._strange += 1
+            self._moves += mask == MOVED_TO
+        else:
+            self._moves += mask == MOVED_FROM
         if mask & (ENDED | MOVED):
             self._unwatch()
         self.wake()
+
+    def _stir(self) -> None:
+        """Have the directories looked into, and compared, again."""
+        self._stirs += 1
+        self._strange += 1
 
     def _unwatch(self) -> None:
         notices = self._use.resources.notices
@@ -265,10 +284,11 @@ class SharedFolder:
         elif self._use.watched:
             self._use.watch()
         number, stirs = self._use.number, self._stirs
+        moves, strange, moved = self._moves, self._strange, 0
         first = not state.cursor
         thorough = not first and (
             now - self._compared >= LOOK_AFTER
-            and not (self.watched and stirs == self._stirs_compared)
+            and not (self.watched and strange == self._strange_compared)
         )
         look_at_it = first or thorough or late or stirs != self._stirs_seen or not self.watched
         while True:
@@ -283,6 +303,7 @@ class SharedFolder:
                 since=since,
             )
             self._take(found)
+            moved += found.moved
             news = found.news
             assert news is not None
             # Another session may have been faster; what is found counts from where the state is.
@@ -295,13 +316,20 @@ class SharedFolder:
             if news.cursor <= state.cursor:
                 break
             thorough = first = False
+        if first or thorough:
+            self._compared, self._strange_compared = now, strange
+        if moved:
+            self.poll()
+            # The kernel merges an event only with the same one just before it: whatever others
+            # have done meanwhile adds to the number.
+            if self._stirs - stirs == self._moves - moves == 2 * moved:
+                stirs = self._stirs
+                self._strange -= moved
         self._number, self._stirs_seen = number, stirs
         if look_at_it:
             self._looked = now
-        if first or thorough:
-            self._compared, self._stirs_compared = now, stirs
         if found.again:
-            self._stirs += 1
+            self._stir()
             if self._idlers:
                 asyncio.get_running_loop().call_later(AGAIN_AFTER, self.wake)
 
@@ -343,7 +371,7 @@ class SharedFolder:
         self.row, self.status = found.row, found.status
         self._number_status, self._stirs_status, self._looked_status = number, stirs, now
         if found.again:
-            self._stirs += 1
+            self._stir()
         return found.status
 
     # --- sessions -----------------------------------------------------------------------------
@@ -405,8 +433,9 @@ class SharedFolder:
 
     def sweep(self) -> None:
         """Look whether something has happened without a notice."""
-        missed = self._number != self._use.number  # a look has failed
-        if missed or not self.watched or self._stirs != self._stirs_compared:
+        # A look has failed, or another program may have been at work.
+        missed = self._number != self._use.number or self._stirs_seen != self._stirs
+        if missed or not self.watched or self._strange != self._strange_compared:
             self.wake()
 
     def wake(self) -> None:
@@ -452,9 +481,10 @@ def _refreshed(
         since: from where its messages are wanted; 0: all; -1: its sums are.
     """
     index.follow()  # another process may have made it again
-    again, taken = False, range(0)
+    looked, taken = Looked(), range(0)
     try:
-        again = look_at_it and look(index, folder, thorough=thorough, first=first).again
+        if look_at_it:
+            looked = look(index, folder, thorough=thorough, first=first)
         taken = _take_recent(index, folder) if take else range(0)
     except (OSError, sqlite3.Error) as error:
         if not cannot_write(error):
@@ -476,7 +506,7 @@ def _refreshed(
     row = FolderRow(*columns)
     if since < 0:
         status = folders.status(index, row)
-    return _Found(row, recent, taken, again, news, status)
+    return _Found(row, recent, taken, looked.again, looked.moved, news, status)
 
 
 def _take_recent(index: Index, folder: int) -> range:
