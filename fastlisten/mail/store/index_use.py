@@ -1,7 +1,7 @@
 """The index of an account as coroutines use it: opened when it is needed, in threads.
 
-Rules of this file: on the loop. The index is open while something is done with it, and after that
-until others need room (resources.py). Errors of the system become `StoreError`s here.
+Rules of this file: on the loop. The index is open while something is done with it, and for a while
+after that (resources.py). Errors of the system become `StoreError`s here.
 
 `number` grows with everything that is committed to the index, whoever does it: its writers set the
 times of index.lock (index.py), which is watched. It is exact only as long as `watched`.

@@ -84,6 +84,7 @@ class OpenAccounts:
         self._timer.cancel()
         while self._closing:
             await asyncio.wait(self._closing)
+        self.resources.stop()
         await self.resources.settle()
         for account in self._accounts.values():
             await _close(account)
