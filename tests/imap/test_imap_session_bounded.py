@@ -16,7 +16,7 @@ import pytest
 from support.imap_direct import DirectHandler, DirectTransport
 from support.memory_store import MemoryAccount, MemoryFolder
 
-from fastlisten.handlers.imap import engine_protocol, fetching, message_content
+from fastlisten.handlers.imap import engine_protocol, fetching, message_content, searching
 from fastlisten.handlers.imap.engine_protocol import MOST_PENDING
 from fastlisten.handlers.imap.message_content import PIECE
 from fastlisten.mail.mime.compact import pack
@@ -172,3 +172,47 @@ def test_many_parts_are_worked_on_in_threads(monkeypatch: pytest.MonkeyPatch, pa
     assert threads == dict.fromkeys(
         ["parse", "pack", "unpack", "BODYSTRUCTURE", "BODY", "ENVELOPE"], parts > 1
     )
+
+
+@pytest.mark.parametrize("fields", [1, 3000])
+@pytest.mark.parametrize(
+    "command",
+    [
+        b"FETCH 1 BODY.PEEK[HEADER.FIELDS (A)]",
+        b"FETCH 1 BODY.PEEK[1.HEADER.FIELDS (A)]",
+        b"FETCH 1 ENVELOPE",
+        b"SEARCH SUBJECT x",
+        b"SEARCH SENTON 1-Jan-2026",
+    ],
+)
+def test_long_headers_are_looked_through_in_threads(
+    monkeypatch: pytest.MonkeyPatch, fields: int, command: bytes
+) -> None:
+    """A megabyte takes 0.2 s."""
+    elsewhere: set[bool] = set()
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any, **options: Any) -> Any:
+            elsewhere.add(threading.current_thread() is not threading.main_thread())
+            return function(*arguments, **options)
+
+        return noted
+
+    for module, name in (
+        (message_content, "select_fields"),
+        (message_content, "parse"),
+        (searching, "_sent"),
+        (searching, "fields"),
+    ):
+        monkeypatch.setattr(module, name, noting(getattr(module, name)))
+    header = b"A: b\r\n" * fields + b"\r\n"
+    inner = b"Content-Type: message/rfc822\r\n\r\n" if b"[1." in command else b""
+
+    async def main() -> None:
+        said, _ = await answer(MemoryAccount([inner + header]), command)
+        assert said.startswith((b"* 1 FETCH (", b"* SEARCH"))
+        assert b"\r\nc OK " in said
+
+    asyncio.run(main())
+    # A message of this size with another one in it is parsed on the loop.
+    assert elsewhere == ({False, fields > 1} if inner else {fields > 1})

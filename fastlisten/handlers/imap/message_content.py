@@ -22,7 +22,7 @@ from fastlisten.mail.mime.sections import Content, section_of, select_fields
 from fastlisten.mail.mime.structure import Part
 from fastlisten.mail.store.interface import Facts, Folder, Octets
 
-__all__ = ["Body", "MessageContent"]
+__all__ = ["LARGE_HEADER", "Body", "MessageContent"]
 
 #: Octets that are read first to find the end of a header; few headers are longer.
 _FIRST = 8192
@@ -32,6 +32,17 @@ PIECE = 65_536
 
 #: Messages with more octets are parsed in a thread: that takes more than 0.1 ms.
 _LARGE = 65_536
+
+#: Messages with fewer octets are not: nothing in them takes more than 10 ms.
+_SMALL = 8192
+
+#: Headers with more octets are looked through in a thread: a megabyte takes 0.2 s. Those of most
+#: messages have a tenth of it.
+LARGE_HEADER = 16_384
+
+#: Lines in a message of at most `_LARGE` octets that may be boundaries, before it is parsed in a
+#: thread: most have fewer than ten.
+_MANY_LINES = 100
 
 #: Compact structures with more octets are worked on in a thread: one of a hundred parts has 5 kB,
 #: one of 10,000 takes 0.2 s.
@@ -152,7 +163,7 @@ class MessageContent:
                     self._root = await self._work(unpack, kept)
         if self._root is None:
             data = await self.whole()
-            self._many_parts = len(data) > _LARGE
+            self._many_parts = _takes_long(data)
             root, packed = await self._work(_parsed, data)
             self._root = root
             self._many_parts = len(packed) > _LARGE_STRUCTURE
@@ -210,7 +221,7 @@ class MessageContent:
             return Body(((0, len(header)),), len(header))
         if section.text == "TEXT":
             return Body(((len(header), octets.size),), octets.size - len(header))
-        return _fields(section, header, 0)
+        return await _fields(section, header, 0)
 
     async def _of_part(self, section: Section) -> Body | None:
         root = await self.structure()
@@ -219,7 +230,7 @@ class MessageContent:
             return None
         body = Body(found.ranges, found.size)
         if section.fields:
-            return _fields(section, await self.read(body), found.ranges[0][0])
+            return await _fields(section, await self.read(body), found.ranges[0][0])
         return body
 
     async def read(self, body: Body) -> bytes:
@@ -253,11 +264,22 @@ def _parsed(data: bytes) -> tuple[Part, bytes]:
     return root, pack(root)
 
 
-def _fields(section: Section, header: bytes, start: int) -> Body:
-    found = select_fields(
+def _takes_long(data: bytes) -> bool:
+    """Return whether it takes long to parse a message: it is large, or made to be slow."""
+    return len(data) > _LARGE or (
+        len(data) > _SMALL
+        and (header_end(data, 0, len(data)) > LARGE_HEADER or data.count(b"\n--") > _MANY_LINES)
+    )
+
+
+async def _fields(section: Section, header: bytes, start: int) -> Body:
+    """Return the fields of a header that a section names."""
+    select = partial(
+        select_fields,
         header,
         start,
         {name.lower() for name in section.fields},
         inverted=section.text == "HEADER.FIELDS.NOT",
     )
+    found = await in_thread(select) if len(header) > LARGE_HEADER else select()
     return Body(found.ranges, found.size)

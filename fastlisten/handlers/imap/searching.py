@@ -47,7 +47,7 @@ from fastlisten.handlers.imap.engine.search_keys import (
     Text,
     Within,
 )
-from fastlisten.handlers.imap.message_content import MessageContent
+from fastlisten.handlers.imap.message_content import LARGE_HEADER, MessageContent
 from fastlisten.handlers.imap.message_flags import bit_of, has_flag
 from fastlisten.handlers.imap.message_sets import numbers_of, places_of, uids_of
 from fastlisten.handlers.imap.rejection import Rejected
@@ -395,7 +395,9 @@ class _Search:
             self._look_at_clock()
             content = MessageContent(self._folder, uid)
             try:
-                if matches(await content.header()):
+                header = await content.header()
+                look = functools.partial(matches, header)
+                if await in_thread(look) if len(header) > LARGE_HEADER else look():
                     found.append(uid)
             except MessageGoneError:
                 continue
