@@ -146,3 +146,12 @@ def test_delimiter_is_that_of_the_configuration(line: str, expected: str) -> Non
     config = load_text(f"[server]\nrecipient-delimiter = {line}\n{text}" if line else text)
     settings = handler_settings(config, config.listeners[0])
     assert settings.extra["recipient-delimiter"] == expected
+
+
+@pytest.mark.parametrize("detail", ["INBOX", "inbox"])
+def test_a_directory_called_inbox_is_not_the_inbox(tmp_path: Path, detail: str) -> None:
+    """Clients see it as ".INBOX", and nobody who writes to +inbox means that."""
+    box = Maildir(str(tmp_path / "alice"))
+    box.prepare()
+    Maildir(f"{box.path}/.INBOX").prepare()
+    assert detail_folder(box, detail) is box

@@ -23,6 +23,8 @@ def detail_folder(maildir: Maildir, detail: str) -> Maildir:
         maildir: the account's.
         detail: what is behind the delimiter.
     """
+    if detail.upper() == "INBOX":  # a directory of that name has no folder that clients call so
+        return maildir
     with contextlib.suppress(FolderNameError):
         directory = f"{maildir.path}/{directory_of(detail)}"
         if os.path.isdir(f"{directory}/cur"):
