@@ -13,6 +13,7 @@ account: no other names, no links, no devices. A backup that was not finished is
 from __future__ import annotations
 
 import contextlib
+import errno
 import lzma
 import os
 import re
@@ -226,8 +227,13 @@ class DirectorySource:
         """Yield the files."""
         if _INCOMPLETE in os.listdir(self._directory):
             raise NotABackupError("it is not complete")
-        for above, _, names, fd in os.fwalk(".", dir_fd=self._directory):
+        for above, below, names, fd in os.fwalk(".", dir_fd=self._directory):
             prefix = above[2:]  # after "./"
+            for name in below:
+                # It is not gone into, so its messages would be missing.
+                if stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                    path = f"{prefix}/{name}".lstrip("/")
+                    raise NotABackupError(f"{path!r} is a symbolic link")
             for name in sorted(names):
                 path = f"{prefix}/{name}".lstrip("/")
                 if not _is_passing(path):
@@ -236,7 +242,13 @@ class DirectorySource:
 
 def _opened(path: str, name: str, directory: int) -> Iterator[tuple[str, IO[bytes], int]]:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open(name, flags, dir_fd=directory), "rb") as content:
+    try:
+        fd = os.open(name, flags, dir_fd=directory)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotABackupError(f"{path!r} is a symbolic link") from None
+        raise
+    with open(fd, "rb") as content:
         status = os.fstat(content.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise NotABackupError(f"{path!r} is no regular file")

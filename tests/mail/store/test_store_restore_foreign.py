@@ -14,7 +14,7 @@ from support.mail_store import check_account, deliver, index_of, rows_of, settle
 
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.store import special_folders
-from fastlisten.mail.store.backup_forms import DirectorySource
+from fastlisten.mail.store.backup_forms import DirectorySource, NotABackupError
 from fastlisten.mail.store.folders import find, folders, status
 from fastlisten.mail.store.restore import Restored, restore
 
@@ -94,3 +94,12 @@ def test_over_an_index_that_cannot_be_read(source: Path, tmp_path: Path) -> None
     (root / "index.db").write_bytes(b"x" * 4096)
     assert put(source, root, force=True).renumbered == 2
     assert found(root)["INBOX"][0] > 1600000000
+
+
+@pytest.mark.parametrize("target", ["sieve/main.sieve", "cur"])
+def test_symbolic_link(source: Path, tmp_path: Path, target: str) -> None:
+    """A folder that is kept elsewhere is not left out without a word."""
+    (source / ".Link").symlink_to(target)
+    with pytest.raises(NotABackupError, match=r"'\.Link' is a symbolic link"):
+        put(source, tmp_path / "alice")
+    assert not (tmp_path / "alice").exists()
