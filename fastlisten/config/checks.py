@@ -15,7 +15,7 @@ from fastlisten.config.known_protocols import KnownProtocols
 from fastlisten.config.listener_reader import UnresolvedListener
 from fastlisten.config.machine import Machine
 from fastlisten.config.notation import KeyPath, quote, show_value
-from fastlisten.config.settings import Certificate
+from fastlisten.config.settings import Bind, Certificate
 from fastlisten.config.values.binds import (
     find_overlaps,
     looks_like_port,
@@ -297,7 +297,26 @@ def read_binds(document: Document, listener: UnresolvedListener) -> None:
                 text,
                 quote(f"[{address}]:{tail}"),
             )
+        if message := _mistaken_port(listener, bind):
+            document.warning(here, message, text)
     _check_families(document, listener)
+
+
+def _mistaken_port(listener: UnresolvedListener, bind: Bind) -> str:
+    """Say what is wrong with a standard port, such as 993 without TLS; empty if nothing is."""
+    protocol = listener.base.protocol
+    implicit = listener["tls.implicit"]
+    if not protocol.name or bind.family not in ("inet", "inet6"):
+        return ""
+    if bind.port == protocol.standard_port(implicit):
+        return ""
+    if bind.port != protocol.standard_port(not implicit):
+        return ""
+    if implicit:
+        return f"clients do not begin with TLS on port {bind.port}: is tls.implicit meant?"
+    if listener.values.typed.get("tls.enable") is False:
+        return ""  # TLS ends elsewhere
+    return f"clients begin with TLS on port {bind.port}: tls.implicit = true is missing"
 
 
 def _check_families(document: Document, listener: UnresolvedListener) -> None:
