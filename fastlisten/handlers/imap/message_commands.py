@@ -31,6 +31,9 @@ from fastlisten.mail.store.interface import (
 
 __all__ = ["copy", "expunge", "move", "store"]
 
+#: Messages whose flags are changed before others have their turn: 10 ms.
+STORED_AT_ONCE = 1000
+
 _MODES = {"+": StoreMode.ADD, "-": StoreMode.REMOVE, "=": StoreMode.SET}
 
 
@@ -43,6 +46,26 @@ async def store(command: Store, mailbox: SelectedMailbox, connection: Connection
     """
     folder = mailbox.writable()
     uids = uids_of(mailbox.places(command.messages, uid=command.uid), folder.uids())
+    modified: list[int] = []
+    for start in range(0, max(1, len(uids)), STORED_AT_ONCE):
+        if start:
+            await connection.flush()
+        some = uids[start : start + STORED_AT_ONCE]
+        modified += await _store(command, some, mailbox, connection)
+    if not modified:
+        return b""
+    if command.uid:
+        return codes.modified(modified)
+    mine = folder.uids()
+    places = [place_of(uid, mine) for uid in modified]
+    return codes.modified([place + 1 for place in places if place >= 0])
+
+
+async def _store(
+    command: Store, uids: Sequence[int], mailbox: SelectedMailbox, connection: Connection
+) -> Sequence[int]:
+    """Change some messages, and say it; return the UIDs of those that others have changed."""
+    folder = mailbox.folder
     flags, keywords = split_flags(command.flags)
     mode = _MODES[command.mode]
     known = _known(mailbox, uids) if command.silent else {}
@@ -75,13 +98,7 @@ async def store(command: Store, mailbox: SelectedMailbox, connection: Connection
         await mailbox.say_changed(unexpected, uid=command.uid)
         if connection.engine.condstore:
             await _say_modseqs(expected, mailbox, connection, uid=command.uid)
-    if not stored.modified:
-        return b""
-    if command.uid:
-        return codes.modified(stored.modified)
-    mine = folder.uids()
-    places = [place_of(uid, mine) for uid in stored.modified]
-    return codes.modified([place + 1 for place in places if place >= 0])
+    return stored.modified
 
 
 def _known(mailbox: SelectedMailbox, uids: Sequence[int]) -> dict[int, MessageState]:

@@ -246,6 +246,8 @@ class _Search:
         """Return those of some messages that a key finds; both ascending."""
         if not uids:
             return []
+        if self._connection.is_due(0):  # a command has room for thousands of keys
+            await self._connection.flush()
         if isinstance(key, And):
             for one in sorted(key.keys, key=_cost):
                 uids = await self.find(one, uids)
