@@ -26,8 +26,14 @@ def numbers_of(those: Sequence[int], uids: Sequence[int]) -> list[int]:
     """Return the message numbers of UIDs, all of which are there; both ascending."""
     if len(those) == len(uids):
         return list(range(1, len(uids) + 1))
-    if len(those) < len(uids) // 16:  # of a few, looking each up costs less
-        return [bisect_left(uids, uid) + 1 for uid in those]
+    if len(those) < len(uids) // 3:  # looking each up costs less
+        found, number, before = [], 0, uids[0] - 1
+        for uid in those:
+            # It is not further from the one before than their UIDs are apart.
+            number = bisect_left(uids, uid, number, min(len(uids), number + uid - before)) + 1
+            before = uid
+            found.append(number)
+        return found
     wanted = set(those)
     return [number for number, uid in enumerate(uids, 1) if uid in wanted]
 

@@ -20,8 +20,8 @@ import itertools
 import math
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from datetime import date
 
 from fastlisten.handlers.imap.connection_interface import Connection
 from fastlisten.handlers.imap.engine import response_codes as codes
@@ -77,6 +77,11 @@ _IN_COLUMNS = 50_000
 
 #: Messages that the store is asked about at once.
 _FACTS_AT_ONCE = 500
+
+#: More than any size, or date in seconds.
+_MOST = 1 << 64
+
+_EPOCH, _DAY = date(1970, 1, 1), 86400
 
 #: Structures that the store is given at once.
 _KEPT_AT_ONCE = 100
@@ -231,9 +236,12 @@ class _Search:
 
     async def run(self, key: SearchKey) -> list[int]:
         """Return what a key finds, ascending."""
-        found = await self.find(key, list(self._folder.uids()))
+        # A copy: the store may change its own.
+        found = await self.find(key, self._folder.uids()[:])
         # Messages that are gone, but not yet told, may be among them.
-        return await self._by_flags(_THERE, found) if self._some_are_gone() else found
+        if self._some_are_gone():
+            found = await self._by_flags(_THERE, found)
+        return list(found)
 
     def _some_are_gone(self) -> bool:
         folder, count = self._folder, len(self._folder.uids())
@@ -242,7 +250,7 @@ class _Search:
             for start in range(0, count, _IN_COLUMNS)
         )
 
-    async def find(self, key: SearchKey, uids: list[int]) -> list[int]:
+    async def find(self, key: SearchKey, uids: Sequence[int]) -> Sequence[int]:
         """Return those of some messages that a key finds; both ascending."""
         if not uids:
             return []
@@ -281,22 +289,28 @@ class _Search:
         if isinstance(key, ModSeq):
             modseq = key.modseq
             return await self._by_columns(
-                lambda columns: [one >= modseq for one in columns.modseqs], uids
+                lambda columns: itertools.compress(
+                    columns.uids, [one >= modseq for one in columns.modseqs]
+                ),
+                uids,
             )
         if isinstance(key, Text):
             return await self._by_text(key, uids)
         if isinstance(key, FieldText) or (isinstance(key, Dated) and key.sent):
             return await self._by_header(_of_header(key), uids)
-        return await self._by_facts(self._of_facts(key), uids)
+        if isinstance(key, Identified):
+            wanted, thread = key.id, key.thread
+            return await self._by_facts(lambda facts: not thread and facts.email_id == wanted, uids)
+        return await self._by_range(*self._range(key), uids)
 
-    async def _without(self, uids: list[int], those: Sequence[int]) -> list[int]:
+    async def _without(self, uids: Sequence[int], those: Sequence[int]) -> list[int]:
         """Return messages that are not among others; all ascending."""
         found: list[int] = []
         async for some, others in self._pairs(uids, those):
             found += [uid for uid in some if uid not in others] if others else some
         return found
 
-    async def _among(self, uids: list[int], those: Sequence[int]) -> list[int]:
+    async def _among(self, uids: Sequence[int], those: Sequence[int]) -> list[int]:
         """Return messages that are among others; all ascending."""
         found: list[int] = []
         async for some, others in self._pairs(uids, those):
@@ -304,8 +318,8 @@ class _Search:
         return found
 
     async def _pairs(
-        self, uids: list[int], those: Sequence[int]
-    ) -> AsyncIterator[tuple[list[int], set[int]]]:
+        self, uids: Sequence[int], those: Sequence[int]
+    ) -> AsyncIterator[tuple[Sequence[int], set[int]]]:
         """Yield some messages at a time, with those others that may be the same."""
         for start in range(0, len(uids), _IN_COLUMNS):
             if start:
@@ -315,18 +329,25 @@ class _Search:
 
     # --- from memory --------------------------------------------------------------------------
 
-    async def _by_flags(self, table: bytes, uids: list[int]) -> list[int]:
+    async def _by_flags(self, table: bytes, uids: Sequence[int]) -> Sequence[int]:
         """Return messages by their flags.
 
         Args:
             table: for `bytes.translate` of `Columns.flags`: what is not 0 for what is wanted.
             uids: those in question, ascending.
         """
-        return await self._by_columns(lambda columns: columns.flags.translate(table), uids)
+
+        def matches(columns: Columns) -> Iterable[int]:
+            found = columns.flags.translate(table)
+            if found.count(1) > len(found) // 4:
+                return itertools.compress(columns.uids, found)
+            return _few(columns.uids, found)
+
+        return await self._by_columns(matches, uids)
 
     async def _by_columns(
-        self, matches: Callable[[Columns], Iterable[object]], uids: list[int]
-    ) -> list[int]:
+        self, matching: Callable[[Columns], Iterable[int]], uids: Sequence[int]
+    ) -> Sequence[int]:
         folder = self._folder
         mine = folder.uids()
         count, found = len(mine), list[int]()
@@ -336,14 +357,14 @@ class _Search:
             if start > first:
                 await self._connection.flush()
             columns = folder.columns(range(start, min(start + _IN_COLUMNS, last)))
-            found += itertools.compress(columns.uids, matches(columns))
+            found += matching(columns)
         if len(uids) == last - first:
             return found
         wanted = set(uids)
         return [uid for uid in found if uid in wanted]
 
     async def _by_state(
-        self, matches: Callable[[MessageState], bool], uids: list[int]
+        self, matches: Callable[[MessageState], bool], uids: Sequence[int]
     ) -> list[int]:
         state_of = self._folder.state
         found = []
@@ -360,25 +381,50 @@ class _Search:
 
     # --- what the store knows -----------------------------------------------------------------
 
-    def _of_facts(self, key: SearchKey) -> Callable[[Facts], bool]:
+    def _range(self, key: SearchKey) -> tuple[bool, int, int]:
+        """Return the sizes, or else the dates, that a key finds: the first one, and the last."""
         if isinstance(key, Sized):
-            octets = key.octets
-            if key.larger:
-                return lambda facts: facts.size > octets
-            return lambda facts: facts.size < octets
+            return (True, key.octets + 1, _MOST) if key.larger else (True, -_MOST, key.octets - 1)
         if isinstance(key, Within):
-            since = self._now - key.seconds
-            if key.younger:
-                return lambda facts: facts.date > since
-            return lambda facts: facts.date <= since
-        if isinstance(key, Identified):
-            wanted, thread = key.id, key.thread
-            return lambda facts: not thread and facts.email_id == wanted
+            since = math.floor(self._now - key.seconds)
+            return (False, since + 1, _MOST) if key.younger else (False, -_MOST, since)
         assert isinstance(key, Dated)
-        dated = key
-        return lambda facts: _fits(datetime.fromtimestamp(facts.date, UTC).date(), dated)
+        begins = (key.day - _EPOCH).days * _DAY
+        if key.how == "BEFORE":
+            return False, -_MOST, begins - 1
+        return False, begins, begins + _DAY - 1 if key.how == "ON" else _MOST
 
-    async def _by_facts(self, matches: Callable[[Facts], bool], uids: list[int]) -> list[int]:
+    async def _by_range(
+        self, sizes: bool, first: int, last: int, uids: Sequence[int]
+    ) -> Sequence[int]:
+        """Return messages by their sizes, or else by their dates."""
+
+        def matches(facts: Facts) -> bool:
+            return first <= (facts.size if sizes else facts.date) <= last
+
+        columns = None
+        if len(uids) > _FACTS_AT_ONCE:  # else asking costs less
+            columns = await self._folder.fact_columns()
+        if columns is None:
+            return await self._by_facts(matches, uids)
+        column = columns.sizes if sizes else columns.dates
+        found = list[int]()
+        for start in range(0, len(column), _IN_COLUMNS):
+            if start:
+                await self._connection.flush()
+            those = columns.uids[start : start + _IN_COLUMNS]
+            found += itertools.compress(
+                those, [first <= one <= last for one in column[start : start + _IN_COLUMNS]]
+            )
+        if columns.uids == uids:
+            return found
+        found = await self._among(found, uids)
+        rest = await self._without(uids, columns.uids)
+        if rest:  # they have come with UIDs of their own
+            found = sorted([*found, *await self._by_facts(matches, rest)])
+        return found
+
+    async def _by_facts(self, matches: Callable[[Facts], bool], uids: Sequence[int]) -> list[int]:
         found = []
         known = self._facts
         for start in range(0, len(uids), _FACTS_AT_ONCE):
@@ -391,7 +437,7 @@ class _Search:
 
     # --- what is in the messages --------------------------------------------------------------
 
-    async def _by_header(self, matches: Callable[[bytes], bool], uids: list[int]) -> list[int]:
+    async def _by_header(self, matches: Callable[[bytes], bool], uids: Sequence[int]) -> list[int]:
         found = []
         for uid in uids:
             self._look_at_clock()
@@ -408,7 +454,7 @@ class _Search:
             await self._connection.flush()
         return found
 
-    async def _by_text(self, key: Text, uids: list[int]) -> list[int]:
+    async def _by_text(self, key: Text, uids: Sequence[int]) -> list[int]:
         wanted, contains = fold(key.text), text_contains if key.header else body_contains
         # The store's structures are wanted.
         there = await self._by_facts(lambda _: True, uids)
@@ -442,6 +488,14 @@ class _Search:
             with contextlib.suppress(StoreError):
                 await self._folder.keep_structures(parsed)
             parsed.clear()
+
+
+def _few(uids: Sequence[int], found: bytes) -> Iterator[int]:
+    """Yield UIDs where `found` is 1, which is not often: one step for each of them."""
+    place = found.find(1)
+    while place >= 0:
+        yield uids[place]
+        place = found.find(1, place + 1)
 
 
 def _fits(day: date, key: Dated) -> bool:

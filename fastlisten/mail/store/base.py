@@ -25,6 +25,7 @@ from fastlisten.mail.store.interface import (
     Changes,
     Columns,
     Copied,
+    FactColumns,
     Facts,
     Flag,
     FolderExistsError,
@@ -476,6 +477,10 @@ class BaseFolder:
                 continue
             found.append(Facts(uid, size, date, f"E{self.mailbox_id}-{self.uidvalidity}-{uid}"))
         return found
+
+    async def fact_columns(self) -> FactColumns | None:
+        """Leave it to `facts`."""
+        return None
 
     async def keep_structures(self, structures: Mapping[int, bytes]) -> None:
         """Decline."""

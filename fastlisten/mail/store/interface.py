@@ -35,6 +35,7 @@ __all__ = [
     "Changes",
     "Columns",
     "Copied",
+    "FactColumns",
     "Facts",
     "Flag",
     "Folder",
@@ -204,6 +205,21 @@ class Facts:
     date: int
     email_id: str
     structure: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FactColumns:
+    """Some of the facts of many messages, column by column; nobody changes the arrays.
+
+    Attributes:
+        uids: UIDs, ascending.
+        sizes: as `Facts.size`, in the same order.
+        dates: as `Facts.date`.
+    """
+
+    uids: array[int]
+    sizes: array[int]
+    dates: array[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,6 +461,12 @@ class Folder(Protocol):
 
     async def facts(self, uids: Sequence[int]) -> Sequence[Facts]:
         """Return what never changes about messages; those that are gone are left out."""
+
+    async def fact_columns(self) -> FactColumns | None:
+        """Return facts of the messages, for a search; None if that costs as much as `facts`.
+
+        Messages may be left out, and others be there that are gone.
+        """
 
     async def keep_structures(self, structures: Mapping[int, bytes]) -> None:
         """Keep structures of messages (mail/mime), by UID; a store may decline silently."""

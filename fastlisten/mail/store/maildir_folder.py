@@ -20,6 +20,7 @@ from fastlisten.mail.store.interface import (
     Changes,
     Columns,
     Copied,
+    FactColumns,
     Facts,
     Flag,
     MessageState,
@@ -208,6 +209,10 @@ class MaildirFolder(Idler):
             found.append(known.facts)
         found.sort(key=lambda one: one.uid)
         return found
+
+    async def fact_columns(self) -> FactColumns | None:
+        """Return facts of the messages."""
+        return await self._shared.fact_columns()
 
     async def keep_structures(self, structures: Mapping[int, bytes]) -> None:
         """Keep the structures of messages with them."""

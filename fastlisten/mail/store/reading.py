@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Mapping, Sequence
 
 from fastlisten.mail.mime.sections import with_crlf
 from fastlisten.mail.store.files import Inspected, inspect, locate, mtime_of, path_of
+from fastlisten.mail.store.folder_state import SLICE
 from fastlisten.mail.store.index import Index
-from fastlisten.mail.store.interface import Facts, MessageGoneError
+from fastlisten.mail.store.interface import FactColumns, Facts, MessageGoneError
 from fastlisten.mail.store.known_files import KnownFile
 from fastlisten.mail.store.pending import box_of
 from fastlisten.mail.store.selection import slices
 
-__all__ = ["OpenMessage", "facts", "keep_structures", "known_files", "open_message"]
+__all__ = ["OpenMessage", "fact_columns", "facts", "keep_structures", "known_files", "open_message"]
 
 _PIECE = 1 << 16
 
@@ -208,6 +210,38 @@ def facts(index: Index, folder: int, uids: Sequence[int]) -> list[Facts]:
             for uid, size, date, email, structure in rows
         ]
     return found
+
+
+def fact_columns(
+    index: Index, folder: int, known: FactColumns | None, most: int
+) -> FactColumns | None:
+    """Return sizes and dates of the messages of a folder; None if there are too many.
+
+    Args:
+        index: the account's.
+        folder: the folder's id.
+        known: what is known; what has come since is read.
+        most: how many messages there may be.
+    """
+    found = FactColumns(array("I"), array("Q"), array("q"))
+    if known is not None:
+        found = FactColumns(known.uids[:], known.sizes[:], known.dates[:])
+    last = found.uids[-1] if found.uids else 0
+    while len(found.uids) <= most:
+        # A text for each column costs less than objects for each message.
+        (texts,) = index.query(
+            "SELECT group_concat(uid), group_concat(size), group_concat(date) FROM"
+            " (SELECT uid, size, date FROM message JOIN email ON email.id = message.email"
+            " WHERE folder = ? AND uid > ? ORDER BY uid LIMIT ?)",
+            (folder, last, SLICE),
+        )
+        if texts[0] is None:
+            return found
+        columns = found.uids, found.sizes, found.dates
+        for column, text in zip(columns, texts, strict=True):
+            column.extend(json.loads(f"[{text}]"))
+        last = found.uids[-1]
+    return None
 
 
 def known_files(index: Index, folder: int, uids: Sequence[int]) -> list[KnownFile]:

@@ -26,28 +26,35 @@ import sqlite3
 import time
 from dataclasses import dataclass
 
-from fastlisten.mail.store import folders
+from fastlisten.mail.store import folders, reading
 from fastlisten.mail.store.absorb import Looked, look
 from fastlisten.mail.store.changes import are_many, changes, loaded
-from fastlisten.mail.store.folder_state import FolderState, FolderView, Loaded
+from fastlisten.mail.store.folder_state import SLICE, FolderState, FolderView, Loaded
 from fastlisten.mail.store.folders import FolderRow
 from fastlisten.mail.store.index import Index, cannot_write
 from fastlisten.mail.store.index_use import IndexUse
 from fastlisten.mail.store.interface import (
     Changes,
+    FactColumns,
     FolderNotFoundError,
     Status,
     StoreError,
 )
 from fastlisten.mail.store.notices import ENDED, FOLDER, MOVED, MOVED_FROM, MOVED_TO
 
-__all__ = ["LOOK_AFTER", "SharedFolder"]
+__all__ = ["LOOK_AFTER", "SEARCHED_FOR", "SharedFolder"]
 
 logger = logging.getLogger("fastlisten.mail")
 
 #: Seconds after which a folder in use is looked at even if nothing seems to have changed, and
 #: compared with its directory if another program may have changed that twice within a tick.
 LOOK_AFTER = 30.0
+
+#: Messages of a folder whose sizes and dates are remembered for searches: 20 octets each.
+_SEARCHED = 100_000
+
+#: Seconds for which they are: another program may have replaced a file, and so its size.
+SEARCHED_FOR = 60.0
 
 #: Seconds after which a directory is looked at again that has changed too recently to tell what is
 #: missing from it (files.py).
@@ -118,6 +125,8 @@ class SharedFolder:
         "_begun",
         "_compared",
         "_done",
+        "_facts",
+        "_facts_timer",
         "_fresh",
         "_idlers",
         "_looked",
@@ -167,6 +176,8 @@ class SharedFolder:
         self._fresh: tuple[range, ...] = ()  # taken by this process, not yet by a session
         self._idlers: tuple[Idler, ...] = ()
         self._task: asyncio.Task[None] | None = None
+        self._facts: FactColumns | None = None
+        self._facts_timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self.state)
@@ -334,6 +345,8 @@ class SharedFolder:
                 asyncio.get_running_loop().call_later(AGAIN_AFTER, self.wake)
 
     def _take(self, found: _Found) -> None:
+        if found.row.uidvalidity != self.row.uidvalidity:
+            self._forget_facts()
         self.row = found.row
         self._recent = found.recent
         if found.taken:
@@ -374,6 +387,37 @@ class SharedFolder:
             self._stir()
         return found.status
 
+    # --- searches -----------------------------------------------------------------------------
+
+    async def fact_columns(self) -> FactColumns | None:
+        """Return sizes and dates of its messages; None if there are too many.
+
+        Some that are in `state` may be missing; others may be gone.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        uids = self.state.uids
+        if len(uids) > _SEARCHED:
+            return None
+        known = self._facts
+        if known is not None and len(known.uids) > 2 * len(uids) + SLICE:
+            known = None  # most of them are gone
+        if known is None or (uids and uids[-1] > (known.uids[-1] if known.uids else 0)):
+            known = await self._use.use(reading.fact_columns, self.row.id, known, 2 * _SEARCHED)
+        if self.sessions:
+            self._facts = known
+            if self._facts_timer is None:
+                later = asyncio.get_running_loop().call_later
+                self._facts_timer = later(SEARCHED_FOR, self._forget_facts)
+        return known
+
+    def _forget_facts(self) -> None:
+        self._facts = None
+        if self._facts_timer is not None:
+            self._facts_timer.cancel()
+            self._facts_timer = None
+
     # --- sessions -----------------------------------------------------------------------------
 
     async def enter(self, *, read_only: bool) -> None:
@@ -401,6 +445,8 @@ class SharedFolder:
         """Count one session less; after the last one it is kept until there is no room."""
         self.sessions -= 1
         self.takers -= not read_only
+        if not self.sessions:
+            self._forget_facts()
         self._keep()
 
     def _keep(self) -> None:
