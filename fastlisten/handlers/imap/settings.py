@@ -75,7 +75,10 @@ _BEFORE_LOGIN: tuple[Option, ...] = (
         minimum=1024,
         maximum=65_536,
         unit="bytes",
-        text="The longest command before login, with its literals.",
+        text=(
+            "The longest command before login, with its literals; a single line may have 12288 "
+            "bytes in any case, because AUTHENTICATE may need them."
+        ),
     ),
 )
 
