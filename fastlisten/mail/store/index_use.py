@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -33,6 +34,10 @@ logger = logging.getLogger("fastlisten.mail")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+#: No descriptor is left: to the process, to the machine.
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class IndexUse:
@@ -128,7 +133,8 @@ class IndexUse:
         try:
             return await asyncio.get_running_loop().run_in_executor(self.resources.pool, work)
         except OSError as error:
-            logger.warning("%s: %s", self.root, error)
+            if error.errno not in _NO_DESCRIPTORS or self.resources.lacks_descriptors():
+                logger.warning("%s: %s", self.root, error)
             if error.errno in FULL:
                 raise StoreFullError("No space left") from error
             raise StoreUnavailableError("Mailbox cannot be accessed now") from error

@@ -38,6 +38,11 @@ KEPT_MESSAGES = 1_000_000
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
+#: Seconds for which is not logged again that there is no descriptor left: it is the same for all
+#: accounts, with every notice and every command.
+LACK_LOGGED_EVERY = 60.0
+
+
 class _Closable(Protocol):
     async def close_index(self) -> None: ...
 
@@ -75,6 +80,15 @@ class Resources:
         self.turns = asyncio.Semaphore(OPEN_INDEXES)
         self._folders: OrderedDict[_Droppable, int] = OrderedDict()  # with their messages
         self._messages = 0
+        self._lacked_descriptors = -LACK_LOGGED_EVERY
+
+    def lacks_descriptors(self) -> bool:
+        """Take note that there is no descriptor left; return whether that should be logged."""
+        now = time.monotonic()
+        if now - self._lacked_descriptors < LACK_LOGGED_EVERY:
+            return False
+        self._lacked_descriptors = now
+        return True
 
     # --- open indexes -------------------------------------------------------------------------
 
