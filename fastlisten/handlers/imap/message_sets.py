@@ -27,11 +27,13 @@ def numbers_of(those: Sequence[int], uids: Sequence[int]) -> list[int]:
     if len(those) == len(uids):
         return list(range(1, len(uids) + 1))
     if len(those) < len(uids) // 3:  # looking each up costs less
-        found, number, before = [], 0, uids[0] - 1
+        found, number, before, count = [], 0, uids[0] - 1, len(uids)
         for uid in those:
-            # It is not further from the one before than their UIDs are apart.
-            number = bisect_left(uids, uid, number, min(len(uids), number + uid - before)) + 1
-            before = uid
+            # As far from the one before as their UIDs are apart, unless some in between are gone.
+            most = number + uid - before
+            if most > count or uids[most - 1] != uid:
+                most = bisect_left(uids, uid, number, min(count, most)) + 1
+            number, before = most, uid
             found.append(number)
         return found
     wanted = set(those)

@@ -492,10 +492,11 @@ class _Search:
 
 def _few(uids: Sequence[int], found: bytes) -> Iterator[int]:
     """Yield UIDs where `found` is 1, which is not often: one step for each of them."""
-    place = found.find(1)
+    find = found.find
+    place = find(1)
     while place >= 0:
         yield uids[place]
-        place = found.find(1, place + 1)
+        place = find(1, place + 1)
 
 
 def _fits(day: date, key: Dated) -> bool:
