@@ -65,7 +65,7 @@ def test_existing_content_is_kept(tmp_path: Path) -> None:
         ("", "nobody", "not an address"),
         ("", "a@b\n", "not an address"),
         ('[account."a@b"]', "a@B", "the account already exists"),
-        ('[account."x@y"]\naliases = ["a@b"]', "a@b", "belongs to"),
+        ('[account."x@y"]\naliases = ["a@b"]', "a@b", "is an address of"),
         ('account = {"x@y" = {}}', "a@b", "was not added"),
         ("[account", "a@b", "was not added"),
     ],

@@ -261,7 +261,7 @@ def test_rejected_command_changes_nothing(tmp_path: Path) -> None:
         "at most 1024 octets",
         "must not contain control characters",
         "'nobody' is not an address",
-        "belongs to",
+        "is an address of",
         "'dave' is not an address",
     ):
         assert words in said

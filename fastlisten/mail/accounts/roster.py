@@ -367,7 +367,7 @@ def _account(
             continue
         identity = (_catches_all(box), box.local, box.domain)
         if owner := seen.get(identity):
-            problems.append(Problem(f"{box} belongs to {owner} already", file, key=key))
+            problems.append(Problem(f"{box} is an address of {owner} too", file, key=key))
         seen[identity] = key
     if mailbox is None or len(problems) > before:
         return None
