@@ -74,7 +74,7 @@ class Notices:
         OSError: there are too many (``fs.inotify.max_user_instances``).
     """
 
-    __slots__ = ("_asked", "_fd", "_full", "_loop", "_watches")
+    __slots__ = ("_asked", "_fd", "_full", "_loop", "_overflowed", "_watches")
 
     def __init__(self) -> None:
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -82,6 +82,7 @@ class Notices:
             raise _error("inotify_init1")
         self._asked = bytearray(4)
         self._full = False
+        self._overflowed = False
         # Two names of a directory, by a symbolic link, have one watch.
         self._watches: dict[int, Noticed | tuple[Noticed, ...]] = {}
         self._loop = asyncio.get_running_loop()
@@ -153,6 +154,12 @@ class Notices:
             watch, mask, _, size = _EVENT.unpack_from(data, place)
             place += _EVENT.size + size
             if watch < 0:  # the queue was full
+                if not self._overflowed:
+                    self._overflowed = True
+                    logger.warning(
+                        "notices of changes were lost: fs.inotify.max_queued_events is too small;"
+                        " all folders in use are looked at"
+                    )
                 for number in list(watches):
                     for who in self._watchers(number):
                         who.noticed(number, 0)
