@@ -79,8 +79,8 @@ class SelectedMailbox:
         self._engine = connection.engine
         self._exists = len(folder.uids())
         self._recent = self._count_recent()
-        self._keywords = list(folder.keywords())
-        self._told: dict[int, int] = {}
+        self._keywords = tuple(folder.keywords())
+        self._told: dict[int, int] | None = None  # most sessions change nothing
         self._highest = 0  # the last HIGHESTMODSEQ or MODSEQ of a change that was said
 
     def _count_recent(self) -> int:
@@ -157,7 +157,7 @@ class SelectedMailbox:
         known = self._keywords
         new = [word for word in keywords if word not in known]
         if new:
-            self._keywords = sorted([*known, *new])
+            self._keywords = tuple(sorted([*known, *new]))
             self._say_flags()
 
     # --- changes ------------------------------------------------------------------------------
@@ -166,12 +166,13 @@ class SelectedMailbox:
         """Return whether the client knows that a message has this."""
         if state.modseq <= self.folder.highestmodseq:
             return True
-        return self._told.get(state.uid) == state.modseq
+        return self._told is not None and self._told.get(state.uid) == state.modseq
 
     def note_told(self, states: Iterable[MessageState]) -> None:
         """Note that the client knows what these messages have now, or does not want to."""
+        told = self._told = self._told or {}
         for one in states:
-            self._told[one.uid] = one.modseq
+            told[one.uid] = one.modseq
             self._highest = max(self._highest, one.modseq)
 
     def is_current(self) -> bool:
@@ -202,7 +203,7 @@ class SelectedMailbox:
         if not changes.complete:
             raise MailboxDeletedError
         self._tell_numbers(changes)
-        told, self._told = self._told, {}
+        told, self._told = self._told or {}, None
         if changes.changed:
             await self.say_changed(
                 [one for one in changes.changed if told.get(one.uid) != one.modseq], uid=uid

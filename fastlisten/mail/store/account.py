@@ -67,7 +67,7 @@ class MaildirAccount(Owner):
     ) -> None:
         if isinstance(resources, Executor):
             resources = Resources(resources)
-        self._use = IndexUse(root, resources, self._wake)
+        self._use = IndexUse(root, resources, self)
         self._use.quota = quota
         self._use.special = special
         self._folders: tuple[SharedFolder, ...] = ()  # few, and mostly one
@@ -221,7 +221,8 @@ class MaildirAccount(Owner):
         for folder in self._folders:
             folder.sweep()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Look whether the index has changed (`index_use.Woken`)."""
         for folder in self._folders:
             folder.wake()
 

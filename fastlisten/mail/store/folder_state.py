@@ -147,14 +147,15 @@ class FolderState:
         self.uids = array("I")
         self._modseqs = array("Q")
         self._flags = bytearray()
-        self._keywords: dict[int, tuple[str, ...]] = {}
+        # An object of its own only for a folder that needs it: most have none of them.
+        self._keywords: dict[int, tuple[str, ...]] | None = None
         self._views: tuple[FolderView, ...] = ()
         # What was found last, with the cursor that it was found at.
         self._changed = _NONE_CHANGED
         self._unseen = 0, 0
         self._words = _NO_WORDS
         # The last batches of changes: the cursor before each, and the UIDs that it changed.
-        self._batches: list[tuple[int, array[int]]] = []
+        self._batches: list[tuple[int, array[int]]] | None = None
         self._remembered = 0
 
     def __len__(self) -> int:
@@ -180,16 +181,17 @@ class FolderState:
 
     def _remember(self, changes: Changes) -> None:
         uids = array("I", [one.uid for one in (*changes.changed, *changes.arrived)])
-        self._batches.append((self.cursor, uids))
+        batches = self._batches = self._batches or []
+        batches.append((self.cursor, uids))
         self._remembered += 1 + len(uids)
         while self._remembered > _REMEMBERED:
-            self._remembered -= 1 + len(self._batches.pop(0)[1])
+            self._remembered -= 1 + len(batches.pop(0)[1])
 
     def load(self, loaded: Loaded) -> None:
         """Take over a whole folder."""
         self.uids, self._modseqs = loaded.uids, loaded.modseqs
-        self._flags, self._keywords = loaded.flags, loaded.keywords
-        self._batches.clear()
+        self._flags, self._keywords = loaded.flags, loaded.keywords or None
+        self._batches = None
         self._remembered = 0
         self.cursor, self.uidnext = loaded.cursor, loaded.uidnext
         if loaded.gone:
@@ -205,8 +207,9 @@ class FolderState:
         self._modseqs[place] = one.modseq
         self._flags[place] = one.flags | (HAS_KEYWORDS if one.keywords else 0)
         if one.keywords:
+            self._keywords = self._keywords or {}
             self._keywords[one.uid] = one.keywords
-        else:
+        elif self._keywords:
             self._keywords.pop(one.uid, None)
 
     def _remove(self, uids: Iterable[int]) -> None:
@@ -226,8 +229,9 @@ class FolderState:
                 flags.extend(self._flags[start:place])
                 start = place + 1
             self.uids, self._modseqs, self._flags = uids, modseqs, flags
-        for uid in gone:
-            self._keywords.pop(uid, None)
+        if self._keywords:
+            for uid in gone:
+                self._keywords.pop(uid, None)
         for view in self._views:
             view.lose(gone)
 
@@ -253,7 +257,7 @@ class FolderState:
 
     def _at(self, place: int) -> MessageState:
         uid, bits = self.uids[place], self._flags[place]
-        keywords = self._keywords[uid] if bits & HAS_KEYWORDS else ()
+        keywords = self._keywords[uid] if self._keywords and bits & HAS_KEYWORDS else ()
         return MessageState(uid, Flag(bits & ~HAS_KEYWORDS), keywords, self._modseqs[place])
 
     def columns(self, start: int, stop: int) -> Columns:
@@ -318,7 +322,7 @@ class FolderState:
         if modseq == self.cursor:
             return ()
         uids: set[int] = set()
-        for before, those in reversed(self._batches):
+        for before, those in reversed(self._batches or ()):
             uids.update(those)
             if before == modseq:
                 return sorted(uids)

@@ -16,7 +16,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from fastlisten.mail.accounts.quota import NO_QUOTA, Quota
 from fastlisten.mail.store import folders, special_folders
@@ -28,7 +28,7 @@ from fastlisten.mail.store.notices import ENDED, FILE, MOVED
 from fastlisten.mail.store.pending import finish
 from fastlisten.mail.store.resources import Resources
 
-__all__ = ["IndexUse"]
+__all__ = ["IndexUse", "Woken"]
 
 logger = logging.getLogger("fastlisten.mail")
 
@@ -40,13 +40,20 @@ _T = TypeVar("_T")
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
+class Woken(Protocol):
+    """Who is told of changes; a method of it would be one more object for each account."""
+
+    def wake(self) -> None:
+        """Take note that the index may have changed."""
+
+
 class IndexUse:
     """An account's index.
 
     Args:
         root: the account's directory, which is made if it is missing.
         resources: what accounts share.
-        news: called when the index may have changed, or the watch has ended.
+        news: is told when the index may have changed, or the watch has ended.
 
     Attributes:
         number: larger after every change.
@@ -72,7 +79,7 @@ class IndexUse:
         "special",
     )
 
-    def __init__(self, root: str, resources: Resources, news: Callable[[], None]) -> None:
+    def __init__(self, root: str, resources: Resources, news: Woken) -> None:
         self.number = 1
         self.bounds = NO_BOUNDS
         self.quota: Callable[[], Quota] = lambda: NO_QUOTA
@@ -244,7 +251,7 @@ class IndexUse:
         """Take note that this process has changed something, if that is not noticed anyway."""
         if not self.watched:
             self.number += 1
-            self._news()
+            self._news.wake()
 
     def noticed(self, watch: int, mask: int) -> None:
         """Take note of a change (`Noticed`)."""
@@ -253,4 +260,4 @@ class IndexUse:
             self._watch = -1
         elif mask & MOVED:
             self.unwatch()
-        self._news()
+        self._news.wake()
