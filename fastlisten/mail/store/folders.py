@@ -127,9 +127,18 @@ def _discover(index: Index) -> None:
     # A name may be missing from a listing because another one is changed meanwhile.
     gone = [name for name in known if name not in found and not os.path.isdir(f"{root}/{name}")]
     first = importing(index)
-    for name in sorted(found - known.keys()):
-        former = former_folder(f"{root}/{name}" if name else root) if first else None
-        insert(index, name, former=former)
+    formers = {
+        name: former_folder(f"{root}/{name}" if name else root) if first else None
+        for name in sorted(found - known.keys())
+    }
+    given = [former.uidvalidity if former else 0 for former in formers.values()]
+    if 0 in given:
+        # For all at once: a number is on the disk before it is used.
+        number = index.new_uidvalidity(given.count(0), above=max(given))
+        fresh = iter(range(number, number + given.count(0)))
+        given = [uidvalidity or next(fresh) for uidvalidity in given]
+    for (name, former), uidvalidity in zip(formers.items(), given, strict=True):
+        insert(index, name, former=former, uidvalidity=uidvalidity)
     if first:
         end_import(index)
     for name in gone:
@@ -146,6 +155,7 @@ def insert(
     *,
     subscribed: bool = False,
     former: FormerFolder | None = None,
+    uidvalidity: int = 0,
 ) -> None:
     """Add a folder to the index, under the lock.
 
@@ -155,8 +165,8 @@ def insert(
         role: its special use; another folder that has it loses it.
         subscribed: subscribe to it, too, unless there are too many subscriptions.
         former: what another server knew about it.
+        uidvalidity: its UIDVALIDITY; 0: a new one.
     """
-    uidvalidity = former.uidvalidity if former else 0
     uidnext = former.uidnext if former else 1
     uidvalidity = uidvalidity or index.new_uidvalidity()
     with index.transaction() as db:

@@ -566,14 +566,18 @@ class Index:
         )
         return int(first)
 
-    def new_uidvalidity(self) -> int:
+    def new_uidvalidity(self, count: int = 1, above: int = 0) -> int:
         """Return a UIDVALIDITY that the account has never had, under the lock; it is used up.
+
+        Args:
+            count: how many are used up, from the one that is returned on.
+            above: they are larger than this.
 
         The last one is in a file of its own too, so that a new index does not use it again.
         """
         (known,) = self.query("SELECT max(uidvalidity) FROM folder")[0]
-        number = max(self._last_uidvalidity() + 1, (known or 0) + 1, int(time.time()))
-        self._keep_uidvalidity(number)
+        number = max(self._last_uidvalidity(), known or 0, above, int(time.time()) - 1) + 1
+        self._keep_uidvalidity(number + count - 1)
         return number
 
     def note_uidvalidity(self, number: int) -> None:
