@@ -86,9 +86,9 @@ def compared_look(index: Index, folder: int) -> None:
     assert box is not None
     end = time.monotonic() + PATIENCE
     while not Listing(box).settled or index.query(
-        "SELECT abs(seen_mtime) FROM folder WHERE id = ?", (folder,)
-    ) != [(os.stat(box.cur).st_mtime_ns,)]:
-        look(index, folder)
+        "SELECT seen_mtime FROM folder WHERE id = ?", (folder,)
+    ) != [(-os.stat(box.cur).st_mtime_ns,)]:
+        look(index, folder, first=True)
         assert time.monotonic() < end
         time.sleep(0.005)  # a directory has to be unchanged for a while
 
