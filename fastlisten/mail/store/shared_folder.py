@@ -217,7 +217,8 @@ class SharedFolder:
             self._moves += mask == MOVED_FROM
         if mask & (ENDED | MOVED):
             self._unwatch()
-        self.wake()
+        if self._idlers:
+            self.wake()
 
     def _stir(self) -> None:
         """Have the directories looked into, and compared, again."""
