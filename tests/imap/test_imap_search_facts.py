@@ -85,6 +85,7 @@ def test_columns_find_what_messages_have(server: ImapServer) -> None:
     assert client.ok("SEARCH LARGER 90") == [b"* SEARCH 4 8"]
     assert client.ok("SEARCH ON 3-Mar-2024") == [b"* SEARCH 1 4 5 8"]
     assert client.ok("SEARCH BEFORE 2-Mar-2024") == [b"* SEARCH 2 6"]
+    assert client.ok("SEARCH ON 2-Mar-2024") == [b"* SEARCH 3 7"]
 
 
 def test_columns_follow_what_comes_and_goes(server: ImapServer) -> None:
