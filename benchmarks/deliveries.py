@@ -39,7 +39,8 @@ def data_directory(where: Literal["memory", "disk"]) -> Iterator[str]:
     parent = MEMORY if where == "memory" else OUTPUT
     if where == "memory" and not parent.is_dir():
         raise MeasurementError(f"there is no {parent}, the tmpfs needed for this measurement")
-    with tempfile.TemporaryDirectory(prefix="fastlisten-benchmarks-", dir=parent) as directory:
+    # Short, because Dovecot has sockets below it, whose paths have at most 107 octets.
+    with tempfile.TemporaryDirectory(prefix="b-", dir=parent) as directory:
         yield directory
 
 

@@ -282,6 +282,9 @@ CASES: dict[str, Case] = {
         '"alice@example.org"', '"bob@example.org"', process("server.postmaster")
     ),
     "server.control-socket": Case("", '"control"', process("server.control-socket")),
+    "server.quota.bytes": Case("", '"1MiB"', process("server.quota.bytes"), (None, 1024 * 1024)),
+    "server.quota.messages": Case("", "9", process("server.quota.messages"), (None, 9)),
+    "server.recipient-delimiter": Case('"+"', '"-"', process("server.recipient-delimiter")),
     "log.level": Case('"info"', '"error"', process("log.level"), ("info", "error")),
     "log.format": Case('"text"', '"json"', process("log.format")),
     # --- certificates
@@ -329,6 +332,39 @@ CASES |= {
         "allowed-hosts": Case("[]", '["a.example"]'),
         "trusted-proxies": Case("[]", '["10.0.0.0/8"]'),
         "access-log": Case("true", "false"),
+        "autoconfig": Case('"off"', '"on"'),
+    }.items()
+}
+CASES |= {
+    f"imap.{_key}": _case._replace(protocol="imap")
+    for _key, _case in {
+        "max-line": Case("9000", "10000"),
+        "max-literal": Case("5000", "6000"),
+        "append-limit": Case("70000", "80000"),
+        "max-errors": Case("5", "6"),
+        "mechanisms": Case('["PLAIN"]', '["LOGIN"]'),
+        "login-attempts": Case("5", "6"),
+        "max-commands-before-login": Case("50", "60"),
+        "timeout-before-login": Case('"70s"', '"80s"'),
+        "max-errors-before-login": Case("5", "6"),
+        "max-line-before-login": Case("5000", "6000"),
+        "search-timeout": Case("", '"7s"'),
+        "sessions-per-user": Case("5", "6"),
+        "sessions-per-account": Case("", "60"),
+        "idle-keep-alive": Case('"70s"', '"80s"'),
+        "disabled-capabilities": Case("[]", '["IDLE"]'),
+        "id-send": Case("[]", '["name"]'),
+        "id-log": Case("[]", '["name"]'),
+        "log-dialogue": Case("false", "true"),
+        "max-folders": Case("50", "60"),
+        "max-name-depth": Case("5", "6"),
+        "max-keywords": Case("50", "60"),
+        "autoexpunge.trash": Case("", '"30d"'),
+        "autoexpunge.junk": Case("", '"30d"'),
+        **{
+            f"folders.{_role}": Case(f'"{_role.title()}"', '"Other"')
+            for _role in ("drafts", "sent", "junk", "trash", "archive")
+        },
     }.items()
 }
 
