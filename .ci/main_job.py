@@ -1,4 +1,4 @@
-"""The main job of the installed package: from a TOML file to served mail and management over HTTP.
+"""The main job of the installed package: from a TOML file to mail that is delivered and read.
 
     python -I .ci/main_job.py
 
@@ -10,6 +10,7 @@ the run.
 from __future__ import annotations
 
 import contextlib
+import imaplib
 import importlib.metadata
 import importlib.util
 import json
@@ -41,6 +42,10 @@ data-directory = "{directory}"
 
 [server.listener."http"]
 protocol = "http"
+bind = ["127.0.0.1:0"]
+
+[server.listener."imap"]
+protocol = "imap"
 bind = ["127.0.0.1:0"]
 
 [server.listener."lmtp"]
@@ -98,7 +103,7 @@ def check_configuration(file: Path) -> None:
     shown = json.loads(fastlisten("show", str(file), "--json"))
     assert shown["format"] == 1
     listeners = {listener["id"]: listener for listener in shown["listeners"]}
-    assert list(listeners) == ["http", "lmtp", "smtp", "submission"]
+    assert list(listeners) == ["http", "imap", "lmtp", "smtp", "submission"]
     assert listeners["smtp"]["max-connections"] == {"value": 100, "origin": "listener"}
     assert listeners["smtp"]["socket.backlog"] == {"value": 1024, "origin": "default"}
     print("configuration: checked and shown")
@@ -115,7 +120,7 @@ def serving(file: Path) -> Iterator[dict[str, int]]:
         try:
             assert server.stdout is not None
             ports: dict[str, int] = {}
-            while len(ports) < 4:
+            while len(ports) < 5:
                 line = server.stdout.readline()
                 found = re.search(r'listener "(\w+)": \w+ on 127\.0\.0\.1:(\d+);', line)
                 if found is not None:
@@ -192,6 +197,22 @@ def hand_over_mail(port: int, directory: Path) -> None:
     print("lmtp: a message for two")
 
 
+def read_mail(ports: dict[str, int], directory: Path) -> None:
+    """Read a message by IMAP that SMTP has brought: STARTTLS, LOGIN, SELECT, FETCH."""
+    with smtplib.SMTP("127.0.0.1", ports["smtp"], timeout=PATIENCE) as sender:
+        sender.sendmail("bob@example.net", [ALICE], MESSAGE)
+    context = ssl.create_default_context(cafile=str(directory / "self-signed.pem"))
+    context.check_hostname = False
+    with imaplib.IMAP4("127.0.0.1", ports["imap"], timeout=PATIENCE) as client:
+        client.starttls(context)
+        client.login(ALICE, PASSWORD)
+        assert client.select() == ("OK", [b"1"])
+        _, data = client.fetch("1", "(BODY.PEEK[])")
+        assert isinstance(data[0], tuple), data
+        assert data[0][1].endswith(b"\r\n" + MESSAGE), data
+    print("imap: STARTTLS, LOGIN, a message read")
+
+
 def ask(url: str, body: object = None, token: str = "") -> tuple[int, str]:
     """Send a GET, or a POST with a JSON body; return the status and the response."""
     request = urllib.request.Request(url)
@@ -239,6 +260,7 @@ def main() -> None:
             bring_mail(ports["smtp"], directory)
             submit_mail(ports["submission"], directory)
             hand_over_mail(ports["lmtp"], directory)
+            read_mail(ports, directory)
             manage(ports["http"], directory)
 
 
